@@ -1,0 +1,87 @@
+//! What crosses between a worker and the threads beside it: punted packets out, packets and requests in.
+//! Bounded queues of buffers that exist from the start; a full queue is a named drop, never a wait.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::conntrack::FlowRef;
+use crate::verdict::{DropReason, PuntReason};
+
+/// Largest frame that can be handed over, bytes, Ethernet header included.
+pub const HANDOFF_FRAME_BYTES: usize = 4096;
+
+/// What the other side is asked to do with a buffer's frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Worker -> slow path: deal with it, for this reason. `next_hop_address`: the neighbour that is not resolved.
+    Punt { reason: PuntReason, next_hop_address: Option<IpAddr> },
+    /// Slow path -> worker: run it through the pipeline as if it had just come in by `ingress`. Not counted as received again.
+    Resume,
+    /// Slow path -> worker: a packet of our own, complete from the IP header on, sent back out by the port it answers.
+    Reply,
+    /// Slow path -> worker: give the buffer back and count a drop.
+    Drop(DropReason),
+}
+
+/// One frame on its way between threads.
+pub struct Handoff {
+    pub task: Task,
+    /// Kernel interface index of the port by which the frame came in.
+    pub ingress: u32,
+    /// Bytes used of `frame`.
+    pub len: usize,
+    pub frame: [u8; HANDOFF_FRAME_BYTES],
+}
+
+impl Handoff {
+    pub fn bytes(&self) -> &[u8] {
+        &self.frame[..self.len]
+    }
+}
+
+/// A request of control to end a connection: removed if the slot still holds that flow.
+pub type EndFlow = FlowRef;
+
+/// The queues of one worker. Both ends hold the same `Arc`; every queue has its capacity in buffers.
+pub struct WorkerQueues {
+    /// Buffers nobody uses.
+    pub free: ArrayQueue<Box<Handoff>>,
+    /// Worker -> slow path.
+    pub punts: ArrayQueue<Box<Handoff>>,
+    /// Slow path -> worker.
+    pub returns: ArrayQueue<Box<Handoff>>,
+    /// Control -> worker.
+    pub end_flows: ArrayQueue<EndFlow>,
+    /// Set by the worker while it sleeps: whoever pushes then rings its doorbell.
+    pub asleep: AtomicBool,
+    /// The worker's last epoch, see [`crate::conntrack::Epochs`]; `u64::MAX` while asleep.
+    pub epoch: AtomicU64,
+}
+
+impl WorkerQueues {
+    /// Queues with `buffers` frame buffers, all allocated here.
+    pub fn new(buffers: usize) -> Arc<Self> {
+        let queues = Self {
+            free: ArrayQueue::new(buffers),
+            punts: ArrayQueue::new(buffers),
+            returns: ArrayQueue::new(buffers),
+            end_flows: ArrayQueue::new(4096),
+            asleep: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+        };
+        for _ in 0..buffers {
+            let buffer = Handoff { task: Task::Resume, ingress: 0, len: 0, frame: [0; HANDOFF_FRAME_BYTES] };
+            // The queue holds exactly `buffers`, so this cannot fail.
+            let _ = queues.free.push(Box::new(buffer));
+        }
+        Arc::new(queues)
+    }
+
+    /// Whether a pusher has to wake the worker.
+    pub fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst)
+    }
+}

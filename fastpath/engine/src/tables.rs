@@ -1,0 +1,127 @@
+//! The snapshot that workers read: immutable, built by control, swapped as a whole. Parts that did not change are
+//! shared with the snapshot before (`Arc`), so that one changed object costs one shard and not a rebuild.
+//!
+//! The reader owns this type; control's compile step is its only builder.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::route::Routes;
+use crate::service::Services;
+
+/// Everything that admission needs to know.
+#[derive(Clone, Default)]
+pub struct Tables {
+    /// Grows by one with every publication.
+    pub generation: u64,
+    pub node: Arc<Node>,
+    pub cluster: Arc<Cluster>,
+    pub services: Services,
+    /// Ports by kernel interface index of where packets come in: the uplink, the node (funnel's kernel end), each pod's host end.
+    pub ports: Arc<HashMap<u32, Port>>,
+    /// Pods of this node by address: next-hop index.
+    pub local_pods: Arc<HashMap<IpAddr, u32>>,
+    pub routes: Arc<Routes>,
+    pub settings: Arc<Settings>,
+}
+
+/// The node itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
+    /// Every address of the node, loopback and funnel included.
+    pub addresses: Vec<IpAddr>,
+    /// Source of masqueraded packets, per family.
+    pub primary_v4: Option<std::net::Ipv4Addr>,
+    pub primary_v6: Option<std::net::Ipv6Addr>,
+}
+
+/// What counts as inside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    pub pod_cidrs: Vec<IpNet>,
+    pub service_cidrs: Vec<IpNet>,
+}
+
+/// A port by which packets come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Port {
+    Uplink,
+    Node,
+    /// A pod of this node: only these source addresses are its own.
+    Pod { name: Arc<str>, addresses: Vec<IpAddr> },
+}
+
+/// Settings that the engine reads; from the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub masquerade_all: bool,
+    /// Ports for masqueraded flows, inclusive; clear of the node's own ephemeral range.
+    pub snat_ports: std::ops::RangeInclusive<u16>,
+    pub timeouts: Timeouts,
+    /// Pick up TCP connections in the middle (netfilter's `nf_conntrack_tcp_loose`).
+    pub tcp_loose: bool,
+}
+
+/// Idle times after which a connection goes, seconds; netfilter's defaults
+/// (Linux Documentation/networking/nf_conntrack-sysctl.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    pub tcp_syn_sent_s: u32,
+    pub tcp_syn_recv_s: u32,
+    pub tcp_established_s: u32,
+    pub tcp_fin_wait_s: u32,
+    pub tcp_time_wait_s: u32,
+    pub tcp_close_s: u32,
+    pub udp_s: u32,
+    pub udp_stream_s: u32,
+    pub icmp_s: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_syn_sent_s: 120,
+            tcp_syn_recv_s: 60,
+            tcp_established_s: 432_000,
+            tcp_fin_wait_s: 120,
+            tcp_time_wait_s: 120,
+            tcp_close_s: 10,
+            udp_s: 30,
+            udp_stream_s: 120,
+            icmp_s: 30,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { masquerade_all: false, snat_ports: 61_000..=65_535, timeouts: Timeouts::default(), tcp_loose: true }
+    }
+}
+
+impl Tables {
+    /// The masquerade address of the family of `of`.
+    pub fn primary_address(&self, of: IpAddr) -> Option<IpAddr> {
+        match of {
+            IpAddr::V4(_) => self.node.primary_v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.node.primary_v6.map(IpAddr::V6),
+        }
+    }
+
+    pub fn is_node_address(&self, address: IpAddr) -> bool {
+        self.node.addresses.contains(&address)
+    }
+
+    /// Whether `address` is a pod's, of any node.
+    pub fn is_pod_address(&self, address: IpAddr) -> bool {
+        self.cluster.pod_cidrs.iter().any(|cidr| cidr.contains(&address))
+    }
+
+    pub fn is_service_address(&self, address: IpAddr) -> bool {
+        self.cluster.service_cidrs.iter().any(|cidr| cidr.contains(&address))
+    }
+}

@@ -1,0 +1,93 @@
+//! What becomes of a packet. One list of reasons makes the enum, the metric names and the texts for people.
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $enum:ident { $( $variant:ident = $name:literal, $text:literal; )* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $enum { $( #[doc = $text] $variant ),* }
+
+        impl $enum {
+            /// Every reason, in the order of its counter.
+            pub const ALL: &'static [Self] = &[ $( Self::$variant ),* ];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+            /// Name in metrics, JSON and `atalho drops`.
+            pub const fn name(self) -> &'static str { match self { $( Self::$variant => $name ),* } }
+            /// What it means, for people.
+            pub const fn text(self) -> &'static str { match self { $( Self::$variant => $text ),* } }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet was dropped, by the engine, a worker or the slow path.
+    DropReason {
+        TooShort = "too_short", "the frame is shorter than its headers";
+        BadVersion = "bad_version", "the IP version does not match the frame's type";
+        BadHeaderLength = "bad_header_length", "a header length field points outside the frame";
+        BadTotalLength = "bad_total_length", "the IP length is longer than the frame";
+        BadChecksum = "bad_checksum", "the IPv4 header checksum is wrong";
+        NotIp = "not_ip", "neither IPv4 nor IPv6";
+        VlanTagged = "vlan_tagged", "a VLAN-tagged frame";
+        UnknownProtocol = "unknown_protocol", "a transport protocol that is not supported";
+        ExtensionHeaders = "extension_headers", "IPv6 extension headers beyond the bound, or a refused one";
+        SourceRouted = "source_routed", "an IPv4 source route option";
+        Fragment = "fragment", "a fragment whose datagram is not known";
+        IcmpType = "icmp_type", "an ICMP message that is neither echo nor an error for a known flow";
+        Martian = "martian", "a source or destination address that must not be on the wire";
+        WrongSource = "wrong_source", "the source address does not belong to the pod that sent it";
+        UnknownPort = "unknown_port", "the frame came from a port that no pod has";
+        NoVipPort = "no_vip_port", "an unallocated address of a Service range";
+        NoLocalEndpoint = "no_local_endpoint", "policy Local and no endpoint on this node";
+        NoRoute = "no_route", "no route to the destination";
+        NotForUs = "not_for_us", "addressed to the node but no flow of ours: left to nobody";
+        TtlExceededSilently = "ttl_exceeded_silent", "TTL used up on a packet that must not be answered";
+        TcpNotSyn = "tcp_not_syn", "a TCP packet of no known connection that cannot start one";
+        TableFull = "table_full", "no free slot in either bucket of the connection table";
+        InsertContention = "insert_contention", "another worker was inserting the same flow and did not finish";
+        SnatPortsExhausted = "snat_ports_exhausted", "no free source port toward this destination";
+        NextHopGone = "next_hop_gone", "the next hop of an established flow no longer exists";
+        TooBig = "too_big", "longer than the egress MTU and not to be answered";
+        PuntQueueFull = "punt_queue_full", "the slow path has no free buffer";
+        PuntRateLimited = "punt_rate_limited", "the slow path's rate limit for answers";
+        NeighbourQueueFull = "neighbour_queue_full", "too many packets wait for a neighbour";
+        NeighbourTimeout = "neighbour_timeout", "the neighbour did not answer in time";
+        TxRingFull = "tx_ring_full", "the transmit ring stayed full";
+        TxNoFrame = "tx_no_frame", "no free frame for an outgoing packet";
+        TxPortDown = "tx_port_down", "the port's link is down or its socket is dead";
+        RxMultiPiece = "rx_multi_piece", "a frame of several pieces on a port that takes one";
+        SlowPathMalformed = "slow_path_malformed", "the slow path could not build an answer to it";
+        LinkLocal = "link_local", "a link-local packet that is not for this node";
+        Multicast = "multicast", "multicast and broadcast are not forwarded";
+    }
+}
+
+reasons! {
+    /// Why a packet went to the slow path.
+    PuntReason {
+        NeighbourUnresolved = "neighbour_unresolved", "the next hop's link address is not known yet";
+        EchoToVip = "echo_to_vip", "an echo request to a Service address";
+        TtlExceeded = "ttl_exceeded", "TTL or hop limit used up";
+        NoEndpoint = "no_endpoint", "the Service has no endpoint: answered with a reset or port unreachable";
+        UnknownServicePort = "unknown_service_port", "a port that the Service does not have: answered with a reset or port unreachable";
+        TooBig = "needs_fragmentation", "longer than the egress MTU: answered with fragmentation needed or packet too big";
+    }
+}
+
+/// What the engine decided about one packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send the (rewritten) frame to the next hop of this index in [`crate::next_hops::NextHops`].
+    Forward { next_hop: u32 },
+    /// Give the unchanged frame to the slow path.
+    Punt(PuntReason),
+    Drop(DropReason),
+}
+
+impl DropReason {
+    /// The reason with this metric name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.name() == name)
+    }
+}

@@ -1,0 +1,1 @@
+//! Hardware: probe (facts), plan (pure).

@@ -1,0 +1,1 @@
+//! What workers punt: answers to the sender and packets that wait for a neighbour.
