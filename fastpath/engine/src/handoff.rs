@@ -16,11 +16,14 @@ pub const HANDOFF_FRAME_BYTES: usize = 4096;
 /// What the other side is asked to do with a buffer's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// Worker -> slow path: deal with it, for this reason. `next_hop_address`: the neighbour that is not resolved.
-    Punt { reason: PuntReason, next_hop_address: Option<IpAddr> },
+    /// Worker -> slow path: deal with it, for this reason. `next_hop_address`: the neighbour that is not resolved, with
+    /// `NeighbourUnresolved`. `mtu`: of the next hop that it does not fit, bytes, with `TooBig`; else 0.
+    Punt { reason: PuntReason, next_hop_address: Option<IpAddr>, mtu: u16 },
     /// Slow path -> worker: run it through the pipeline as if it had just come in by `ingress`. Not counted as received again.
     Resume,
-    /// Slow path -> worker: a packet of our own, complete from the IP header on, sent back out by the port it answers.
+    /// Slow path -> worker: a complete frame of our own, Ethernet addresses included, to be transmitted as it is by the
+    /// port of `ingress`: by the uplink if that is the uplink, else by the funnel (its destination MAC is then a tag, or
+    /// the node's). Not received, so counted as originated.
     Reply,
     /// Slow path -> worker: give the buffer back and count a drop.
     Drop(DropReason),
