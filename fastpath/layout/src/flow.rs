@@ -59,19 +59,21 @@ words! {
         NEW_PORTS: 1 @ 7,
         /// Index into the next-hop array for packets of this direction.
         NEXT_HOP: 1 @ 8,
-        /// Kernel interface index of the port by which packets of this direction come in.
+        /// Kernel interface index of the port by which packets of this direction come in. While `Dying`: the epoch of
+        /// removal. (Not in `TICK`: a late packet of a flow that just ended may still write that one.)
         INGRESS: 1 @ 9,
         /// Slot of the entry of the other direction.
         PEER: 1 @ 10,
-        /// Kernel coarse seconds of the last packet of this direction. While `Dying`: the epoch of removal.
+        /// Kernel coarse seconds of the last packet of this direction.
         TICK: 1 @ 11,
         /// TCP flags and window scale of this direction, see [`state`]. One writer: the worker of this direction.
         STATE: 1 @ 12,
         /// Sequence number after the last byte sent in this direction (netfilter's td_end).
         WIN_END: 1 @ 13,
-        /// Highest acknowledged sequence plus window offered by the other side (td_maxend).
-        WIN_MAX_END: 1 @ 14,
-        /// Largest window offered by this side (td_maxwin).
+        /// Highest acknowledgment sent in this direction (netfilter's td_maxack). Plus `WIN_MAX`, scaled, it is where
+        /// the other side has to stop: netfilter writes that into the other direction, here each has one writer.
+        WIN_ACK: 1 @ 14,
+        /// Largest window offered in this direction, as in the header's field, before scaling.
         WIN_MAX: 1 @ 15,
     }
 }
@@ -87,7 +89,7 @@ words! {
         TICK: 1 @ 11,
         STATE: 1 @ 12,
         WIN_END: 1 @ 13,
-        WIN_MAX_END: 1 @ 14,
+        WIN_ACK: 1 @ 14,
         WIN_MAX: 1 @ 15,
         NEW_SRC: 4 @ 16,
         NEW_DST: 4 @ 20,
@@ -120,8 +122,6 @@ pub mod state {
     pub const RST: u32 = 1 << 3;
     /// `STATE`: this direction acknowledged the other's SYN.
     pub const ACKED: u32 = 1 << 4;
-    /// `STATE`: this direction acknowledged the other's FIN.
-    pub const FIN_ACKED: u32 = 1 << 5;
     /// `STATE`: the window scale option was offered; its shift stands in bits 8..12.
     pub const WSCALE: u32 = 1 << 6;
     /// `STATE`: first bit of the window scale's shift count (4 bits, RFC 7323 section 2.2).

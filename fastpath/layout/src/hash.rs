@@ -12,9 +12,7 @@ pub const fn flow_words_v4(src: u32, dst: u32, ports: u32, protocol: u8) -> [u32
 
 /// Words of an IPv6 key.
 pub const fn flow_words_v6(src: [u32; 4], dst: [u32; 4], ports: u32, protocol: u8) -> [u32; 10] {
-    [
-        src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3], ports, protocol as u32,
-    ]
+    [src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3], ports, protocol as u32]
 }
 
 /// Hash of `words`; `secret[n]` with n = number of words is the additive term.
@@ -29,26 +27,28 @@ pub const fn hash<const N: usize>(secret: &[u64; SECRET_WORDS], words: &[u32; N]
     (sum >> 32) as u32
 }
 
-/// Tag of a hash: its upper half, never 0.
+/// Tag of a hash: its lower half, never 0. The buckets come from the upper bits, so that the tags of one bucket differ.
 #[inline]
 pub const fn tag(hash: u32) -> u16 {
-    let tag = (hash >> 16) as u16;
+    let tag = hash as u16;
     if tag == 0 { 1 } else { tag }
 }
 
-/// The other bucket of an entry with this tag; applying it twice gives the first one back. `mask` = buckets - 1.
+/// Both buckets of a hash, never the same one. `buckets` is any number from 2 on: a table of a power of two would take
+/// up to twice the memory that was asked for. The range reduction is a multiplication (Lemire, "Fast random integer
+/// generation in an interval", 2019); the second one is fed by the hash times an odd constant (2^32 / golden ratio).
 #[inline]
-pub const fn other_bucket(bucket: u32, tag: u16, mask: u32) -> u32 {
-    // A step of 0 would make both buckets one; odd steps never are.
-    let step = (tag as u32).wrapping_mul(0x9e37_79b1) >> 7 | 1;
-    (bucket ^ step) & mask
+pub const fn bucket_pair(hash: u32, buckets: u32) -> (u32, u32) {
+    let first = reduce(hash, buckets);
+    let second = reduce(hash.wrapping_mul(0x9e37_79b1), buckets);
+    if second != first {
+        return (first, second);
+    }
+    (first, if first + 1 == buckets { 0 } else { first + 1 })
 }
 
-/// Both buckets of a hash. `mask` = buckets - 1, buckets a power of two and at least 2.
-#[inline]
-pub const fn bucket_pair(hash: u32, mask: u32) -> (u32, u32) {
-    let first = hash & mask;
-    (first, other_bucket(first, tag(hash), mask))
+const fn reduce(hash: u32, buckets: u32) -> u32 {
+    ((hash as u64 * buckets as u64) >> 32) as u32
 }
 
 #[cfg(test)]
@@ -56,11 +56,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_other_bucket_of_the_other_bucket_is_the_first() {
-        for hash in (0..u32::MAX).step_by(65_521) {
-            let (a, b) = bucket_pair(hash, 0xffff);
-            assert_ne!(a, b);
-            assert_eq!(other_bucket(b, tag(hash), 0xffff), a);
+    fn the_two_buckets_differ_and_stay_in_range() {
+        for buckets in [2, 3, 38_104, 65_536] {
+            for hash in (0..u32::MAX).step_by(65_521).chain([u32::MAX]) {
+                let (a, b) = bucket_pair(hash, buckets);
+                assert!(a != b && a < buckets && b < buckets, "{hash:#x} of {buckets}: {a}, {b}");
+            }
         }
     }
 
