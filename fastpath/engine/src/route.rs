@@ -51,17 +51,35 @@ impl Routes {
         Self { routes, neighbours }
     }
 
+    /// The next-hop index of a neighbour on the uplink.
+    pub fn neighbour(&self, address: IpAddr) -> Option<u32> {
+        self.neighbours.get(&address).copied()
+    }
+
     /// The way to `destination` (the longest prefix wins).
     pub fn look_up(&self, destination: IpAddr) -> Routed {
-        let Some(route) = self.routes.iter().find(|route| route.destination.contains(&destination)) else {
-            return Routed::Unreachable;
-        };
-        let neighbour = match route.target {
-            RouteTarget::Gateway(gateway) => gateway,
-            RouteTarget::OnLink => destination,
-            RouteTarget::Local => return Routed::Local,
-            RouteTarget::Unreachable => return Routed::Unreachable,
-        };
+        match self.target(destination) {
+            Some(RouteTarget::Local) => Routed::Local,
+            Some(RouteTarget::Unreachable) | None => Routed::Unreachable,
+            Some(RouteTarget::Gateway(neighbour)) => self.by(neighbour),
+            Some(RouteTarget::OnLink) => self.by(destination),
+        }
+    }
+
+    /// The neighbour on the uplink that packets to `destination` are sent to; `None` if they do not go there.
+    pub fn neighbour_to(&self, destination: IpAddr) -> Option<IpAddr> {
+        match self.target(destination)? {
+            RouteTarget::Gateway(gateway) => Some(gateway),
+            RouteTarget::OnLink => Some(destination),
+            RouteTarget::Local | RouteTarget::Unreachable => None,
+        }
+    }
+
+    fn target(&self, destination: IpAddr) -> Option<RouteTarget> {
+        self.routes.iter().find(|route| route.destination.contains(&destination)).map(|route| route.target)
+    }
+
+    fn by(&self, neighbour: IpAddr) -> Routed {
         self.neighbours.get(&neighbour).map_or(Routed::Unresolved(neighbour), |index| Routed::NextHop(*index))
     }
 }
