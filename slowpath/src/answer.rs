@@ -1,0 +1,58 @@
+//! Which answer a punted packet gets, if it may get one.
+
+use atalho_engine::tables::Tables;
+use atalho_engine::verdict::{DropReason, PuntReason};
+use etherparse::IpNumber;
+
+use crate::icmp::{self, Error};
+use crate::punted::Punted;
+use crate::reset;
+
+/// The answer, from the IP header on. `mtu`: of the next hop that `packet` did not fit.
+///
+/// Service addresses answer for themselves; as a router the node answers with its primary address, which is the pods'
+/// gateway's stand-in and routed everywhere.
+///
+/// # Errors
+/// Why there is none.
+pub fn answer(packet: &Punted<'_>, reason: PuntReason, mtu: u16, tables: &Tables) -> Result<Vec<u8>, DropReason> {
+    match reason {
+        PuntReason::EchoToVip => {
+            may(packet.is_answerable(), DropReason::SlowPathMalformed)?;
+            may(packet.has_valid_transport(), DropReason::BadChecksum)?;
+            icmp::echo_reply(packet).ok_or(DropReason::SlowPathMalformed)
+        }
+        PuntReason::NoEndpoint | PuntReason::UnknownServicePort => {
+            may(packet.is_answerable() && packet.may_cause_error(), DropReason::SlowPathMalformed)?;
+            may(packet.has_valid_transport(), DropReason::BadChecksum)?;
+            let answer = if packet.protocol == IpNumber::TCP.0 {
+                reset::reset(packet)
+            } else {
+                icmp::error(packet.dst, packet, Error::PortUnreachable)
+            };
+            answer.ok_or(DropReason::SlowPathMalformed)
+        }
+        PuntReason::TtlExceeded => router_error(packet, Error::TimeExceeded, DropReason::TtlExceededSilently, tables),
+        PuntReason::TooBig => {
+            may(mtu != 0, DropReason::TooBig)?;
+            router_error(packet, Error::TooBig { mtu }, DropReason::TooBig, tables)
+        }
+        // Waits, see `crate::waiting`.
+        PuntReason::NeighbourUnresolved => Err(DropReason::SlowPathMalformed),
+    }
+}
+
+fn router_error(
+    packet: &Punted<'_>,
+    what: Error,
+    silently: DropReason,
+    tables: &Tables,
+) -> Result<Vec<u8>, DropReason> {
+    may(packet.may_cause_error(), silently)?;
+    let source = tables.primary_address(packet.src).ok_or(silently)?;
+    icmp::error(source, packet, what).ok_or(silently)
+}
+
+fn may(allowed: bool, otherwise: DropReason) -> Result<(), DropReason> {
+    if allowed { Ok(()) } else { Err(otherwise) }
+}
