@@ -1,1 +1,8 @@
-//! Traffic generator, lab and benchmarks.
+//! Traffic generator, lab and benchmarks: what proves that the dataplane moves packets as it says.
+//!
+//! The lab builds a node out of network namespaces, the generator speaks through ordinary sockets inside them. Nothing
+//! here knows the dataplane's inside: only the binary, its configuration, its status, and packets.
+
+pub mod apiserver;
+pub mod lab;
+pub mod traffic;

@@ -1,0 +1,176 @@
+//! The lab's namespaces, links, addresses and routes. Made by `ip`, so that every line can be tried by hand.
+
+use std::fmt::Write;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::command::{ip, run, run_in};
+use super::plan::{
+    Family, Plan, REMOTE_PODS, node_address, outside_address, pod_address, remote_pod_address, router_address,
+};
+
+/// Gateway of every pod, carried by every host end.
+pub const GATEWAY_V4: &str = "10.244.1.1";
+pub const GATEWAY_V6: &str = "fe80::1";
+
+/// A lab's network. It goes when this is dropped.
+pub struct Network {
+    plan: Plan,
+}
+
+impl Network {
+    /// Builds it anew; what an earlier lab of the same prefix left behind goes first.
+    pub fn build(plan: &Plan) -> Result<Self> {
+        plan.check()?;
+        remove(&plan.prefix);
+        let network = Self { plan: plan.clone() };
+        fs::create_dir_all(plan.folder()).with_context(|| format!("cannot create {}", plan.folder().display()))?;
+        network.mount_bpffs()?;
+        for namespace in plan.namespaces() {
+            run("ip", ["netns", "add", &namespace])?;
+            set_sysctls(&namespace, namespace == plan.far() || namespace == plan.node() && plan.forwarding)?;
+            ip(&namespace, "link set lo up\n")?;
+        }
+        network.connect_uplink()?;
+        for number in 1..=plan.pods {
+            network.connect_pod(number)?;
+        }
+        Ok(network)
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// A BPF file system of the lab's own, outside /sys: `ip netns exec` hides what is mounted below that.
+    fn mount_bpffs(&self) -> Result<()> {
+        let at = self.plan.bpffs();
+        fs::create_dir_all(&at).with_context(|| format!("cannot create {}", at.display()))?;
+        run("mount", ["-t", "bpf", "bpf", &at.to_string_lossy()]).map(drop)
+    }
+
+    fn connect_uplink(&self) -> Result<()> {
+        let Plan { queues, .. } = self.plan;
+        let (node, far) = (self.plan.node(), self.plan.far());
+        let [node4, node6] = Family::BOTH.map(node_address);
+        let [router4, router6] = Family::BOTH.map(router_address);
+        let [outside4, outside6] = Family::BOTH.map(outside_address);
+        ip(
+            &node,
+            &format!(
+                "link add uplink mtu 1500 numrxqueues {queues} numtxqueues {queues} type veth \
+                 peer name eth0 mtu 1500 numrxqueues {queues} numtxqueues {queues} netns {far}\n\
+                 addr add {node4}/24 dev uplink\naddr add {node6}/64 dev uplink nodad\nlink set uplink up\n"
+            ),
+        )?;
+        let mut lines =
+            format!("addr add {router4}/24 dev eth0\naddr add {router6}/64 dev eth0 nodad\nlink set eth0 up\n");
+        for (outside, length) in [(outside4, 32), (outside6, 128)] {
+            writeln!(lines, "addr add {outside}/{length} dev lo")?;
+        }
+        for number in 1..=REMOTE_PODS {
+            writeln!(lines, "addr add {}/32 dev lo", remote_pod_address(number, Family::V4))?;
+            writeln!(lines, "addr add {}/128 dev lo", remote_pod_address(number, Family::V6))?;
+        }
+        // The outside client asks the node from its own address, not from the router's.
+        writeln!(
+            lines,
+            "route add {node4}/32 dev eth0 src {outside4}\n-6 route add {node6}/128 dev eth0 src {outside6}"
+        )?;
+        writeln!(lines, "route add 10.244.1.0/24 via {node4}\n-6 route add fd00:244:0:1::/64 via {node6}")?;
+        ip(&far, &lines)?;
+        ip(
+            &node,
+            &format!(
+                "route add default via {router4}\n-6 route add default via {router6}\n\
+                 route add 10.244.2.0/24 via {router4}\n-6 route add fd00:244:0:2::/64 via {router6}\n"
+            ),
+        )
+    }
+
+    /// As a CNI plugin that routes does it: a veth, an address of its own length, the gateway on the host end.
+    pub fn connect_pod(&self, number: usize) -> Result<()> {
+        let [pod4, pod6] = Family::BOTH.map(|family| pod_address(number, family));
+        ip(
+            &self.plan.node(),
+            &format!(
+                "link add pod{number} mtu 1500 type veth peer name eth0 mtu 1500 netns {}\n\
+                 addr add {GATEWAY_V4}/32 dev pod{number}\naddr add {GATEWAY_V6}/64 dev pod{number} nodad\n\
+                 link set pod{number} up\n\
+                 route add {pod4}/32 dev pod{number} scope link\n-6 route add {pod6}/128 dev pod{number}\n",
+                self.plan.pod(number)
+            ),
+        )?;
+        ip(
+            &self.plan.pod(number),
+            &format!(
+                "addr add {pod4}/32 dev eth0\naddr add {pod6}/128 dev eth0 nodad\nlink set eth0 up\n\
+                 route add {GATEWAY_V4} dev eth0 scope link\nroute add default via {GATEWAY_V4} dev eth0\n\
+                 -6 route add default via {GATEWAY_V6} dev eth0\n"
+            ),
+        )
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        remove(&self.plan.prefix);
+    }
+}
+
+/// Takes away everything that a lab of this prefix made, also one that was killed; what is not there is no error.
+pub fn remove(prefix: &str) {
+    let Ok(listed) = run("ip", ["netns", "list"]) else { return };
+    for name in listed.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| belongs_to(name, prefix))
+    {
+        if let Ok(inside) = run("ip", ["netns", "pids", name]) {
+            // They run in a namespace of the lab's own, so they are the lab's own.
+            let _ = run("kill", ["-KILL"].into_iter().chain(inside.split_whitespace()));
+        }
+        let _ = run("ip", ["netns", "delete", name]);
+    }
+    let plan = Plan::new(prefix);
+    if plan.bpffs().exists() {
+        // Not mounted is no error; the files are pins, and pins go with the mount.
+        let _ = Command::new("umount").arg("--quiet").arg(plan.bpffs()).status();
+    }
+    let _ = fs::remove_dir_all(plan.folder());
+}
+
+fn belongs_to(namespace: &str, prefix: &str) -> bool {
+    let Some(rest) = namespace.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')) else { return false };
+    let number = rest.strip_prefix("pod");
+    rest == "node"
+        || rest == "far"
+        || number.is_some_and(|number| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
+}
+
+/// No router advertisements, no waiting for duplicate addresses, no reverse path filter inherited from the machine.
+fn set_sysctls(namespace: &str, forwarding: bool) -> Result<()> {
+    let forwarding = u8::from(forwarding);
+    let mut settings =
+        vec![format!("net.ipv4.ip_forward={forwarding}"), format!("net.ipv6.conf.all.forwarding={forwarding}")];
+    for scope in ["all", "default"] {
+        settings.push(format!("net.ipv4.conf.{scope}.rp_filter=0"));
+        settings.push(format!("net.ipv6.conf.{scope}.accept_ra=0"));
+        settings.push(format!("net.ipv6.conf.{scope}.accept_dad=0"));
+        settings.push(format!("net.ipv6.conf.{scope}.disable_ipv6=0"));
+    }
+    let arguments: Vec<&str> = ["-q", "-w"].into_iter().chain(settings.iter().map(String::as_str)).collect();
+    run_in(namespace, "sysctl", &arguments).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::belongs_to;
+
+    #[test]
+    fn only_own_namespaces_are_ever_removed() {
+        assert!(belongs_to("at-node", "at") && belongs_to("at-far", "at") && belongs_to("at-pod12", "at"));
+        for other in ["at-h-node", "at-", "at-pod", "at-podx", "atnode", "node", "at-node2"] {
+            assert!(!belongs_to(other, "at"), "{other}");
+        }
+    }
+}
