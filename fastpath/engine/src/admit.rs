@@ -1,1 +1,253 @@
-//! admit
+//! Admission: what becomes of the first packet of a flow, decided once and then kept in the connection table.
+//!
+//! [`decide`] is pure: tables and packet in, decision out, with references to every object that had a say. The pipeline
+//! puts the decision into the table; `atalho why` prints it. It does not look at the connection table and picks no
+//! source port, for both depend on what other flows there are.
+
+use std::net::IpAddr;
+
+use crate::flow::FlowKey;
+pub use crate::flow::Opening;
+use crate::route::Routed;
+use crate::service::{Endpoint, Route, Vip, VipKey};
+use crate::tables::{Port, Tables};
+use crate::verdict::{DropReason, PuntReason};
+
+/// The first packet of a flow, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstPacket {
+    /// ICMP echo: the identifier is the source port, the destination port 0.
+    pub key: FlowKey,
+    /// Kernel interface index of the port by which it came in.
+    pub ingress: u32,
+    pub opening: Opening,
+}
+
+/// What is done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on, translated or routed, and so does all that follows.
+    Forward,
+    /// Not ours: the node's own stack gets it unchanged.
+    Pass,
+    /// The slow path answers it.
+    Punt(PuntReason),
+    Drop(DropReason),
+}
+
+/// Where packets of one direction go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Egress {
+    /// The node's own stack.
+    Node,
+    /// A pod of this node, by this next hop.
+    Pod(u32),
+    /// The uplink, by this next hop.
+    Uplink(u32),
+    /// The uplink, by a neighbour that has no next hop yet.
+    UplinkUnresolved(IpAddr),
+}
+
+/// A decision, and because of which objects.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision<'t> {
+    pub outcome: Outcome,
+    pub vip: Option<&'t Vip>,
+    /// The side of the VIP that applied.
+    pub route: Option<&'t Route>,
+    pub chosen: Option<&'t Endpoint>,
+    /// Where it goes after DNAT.
+    pub destination: (IpAddr, u16),
+    /// The source is rewritten to this address, with a port of the pipeline's choice.
+    pub source: Option<IpAddr>,
+    /// Where it leaves.
+    pub egress: Option<Egress>,
+    /// Where the answers leave.
+    pub back: Option<Egress>,
+}
+
+impl Decision<'_> {
+    fn ends(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+}
+
+/// Decides about `packet`. `random` is any even draw: the choice among endpoints that no table orders.
+pub fn decide<'t>(tables: &'t Tables, packet: &FirstPacket, random: u32) -> Decision<'t> {
+    let key = &packet.key;
+    let decision = Decision {
+        outcome: Outcome::Forward,
+        vip: None,
+        route: None,
+        chosen: None,
+        destination: (key.dst, key.dst_port),
+        source: None,
+        egress: None,
+        back: None,
+    };
+    let Some(port) = tables.ports.get(&packet.ingress) else {
+        return decision.ends(Outcome::Drop(DropReason::UnknownPort));
+    };
+    if let Err(reason) = check_source(tables, port, key.src) {
+        return decision.ends(Outcome::Drop(reason));
+    }
+    if matches!(packet.opening, Opening::Error | Opening::EchoReply) {
+        return decision.ends(Outcome::Drop(DropReason::IcmpType));
+    }
+    let vip_key = VipKey { address: key.dst, protocol: key.protocol, port: key.dst_port };
+    if let Some(vip) = tables.services.look_up(&vip_key) {
+        to_service(tables, packet, port, vip, random, decision)
+    } else if tables.services.has_address(key.dst) {
+        let reason = match packet.opening {
+            Opening::EchoRequest => PuntReason::EchoToVip,
+            _ => PuntReason::UnknownServicePort,
+        };
+        decision.ends(Outcome::Punt(reason))
+    } else if tables.is_service_address(key.dst) {
+        decision.ends(Outcome::Drop(DropReason::NoVipPort))
+    } else {
+        to_address(tables, packet, port, decision)
+    }
+}
+
+/// Whether a packet with this source may come in by `port`. Asked of every first packet, and of later ones that come
+/// by another port than their flow's.
+pub fn check_source(tables: &Tables, port: &Port, src: IpAddr) -> Result<(), DropReason> {
+    match port {
+        Port::Pod { addresses, .. } if !addresses.contains(&src) => Err(DropReason::WrongSource),
+        // Nobody out there has an address of ours.
+        Port::Uplink if tables.local_pods.contains_key(&src) || tables.is_node_address(src) => Err(DropReason::Martian),
+        // The node also sends what it forwards for others.
+        _ => Ok(()),
+    }
+}
+
+/// A packet to a Service: which side's rules, which endpoint, whose source.
+fn to_service<'t>(
+    tables: &'t Tables,
+    packet: &FirstPacket,
+    port: &Port,
+    vip: &'t Vip,
+    random: u32,
+    mut decision: Decision<'t>,
+) -> Decision<'t> {
+    let key = &packet.key;
+    let is_inside = !matches!(port, Port::Uplink) || tables.is_pod_address(key.src);
+    let route = if is_inside { &vip.inside } else { &vip.outside };
+    decision.vip = Some(vip);
+    decision.route = Some(route);
+    if packet.opening == Opening::TcpOther {
+        return decision.ends(Outcome::Drop(DropReason::TcpNotSyn));
+    }
+    let Some(endpoint) = route.backends.choose(key, random) else {
+        return decision.ends(match route.drop_without_backend {
+            true => Outcome::Drop(DropReason::NoLocalEndpoint),
+            false => Outcome::Punt(PuntReason::NoEndpoint),
+        });
+    };
+    // The connection was some endpoint's; a new choice could be another, which would only reset it.
+    if packet.opening == Opening::TcpMidStream {
+        return decision.ends(Outcome::Drop(DropReason::TcpNotSyn));
+    }
+    decision.chosen = Some(endpoint);
+    decision.destination = (endpoint.address, endpoint.port);
+    let egress = match egress_to(tables, endpoint.address) {
+        Ok(egress) => egress,
+        Err(reason) => return decision.ends(Outcome::Drop(reason)),
+    };
+    decision.egress = Some(egress);
+    let is_hairpin = endpoint.address == key.src;
+    // An endpoint that is the node itself answers through this node anyway, and the node's own address as a source
+    // would turn its answer round on the loopback interface.
+    let is_masqueraded = route.masquerade && egress != Egress::Node && !tables.is_node_address(key.src);
+    if is_hairpin || is_masqueraded || leaves_cluster(tables, port, endpoint.address, egress) {
+        return masquerade(tables, packet, port, decision);
+    }
+    answer_way(tables, packet, port, decision)
+}
+
+/// A packet to an address that is no Service's.
+fn to_address<'t>(tables: &'t Tables, packet: &FirstPacket, port: &Port, mut decision: Decision<'t>) -> Decision<'t> {
+    let key = &packet.key;
+    let egress = match egress_to(tables, key.dst) {
+        Ok(Egress::Node) => return decision.ends(Outcome::Pass),
+        Ok(egress) => egress,
+        Err(reason) => return decision.ends(Outcome::Drop(reason)),
+    };
+    let is_uplink = !matches!(egress, Egress::Pod(_));
+    match port {
+        // What the node forwards between others.
+        Port::Uplink if is_uplink => return decision.ends(Outcome::Pass),
+        Port::Node if is_uplink && !tables.is_pod_address(key.dst) => return decision.ends(Outcome::Pass),
+        _ => {}
+    }
+    match packet.opening {
+        Opening::TcpOther => return decision.ends(Outcome::Drop(DropReason::TcpNotSyn)),
+        Opening::TcpMidStream if !tables.settings.tcp_loose => {
+            return decision.ends(Outcome::Drop(DropReason::TcpNotSyn));
+        }
+        _ => {}
+    }
+    decision.egress = Some(egress);
+    if leaves_cluster(tables, port, key.dst, egress) {
+        return masquerade(tables, packet, port, decision);
+    }
+    answer_way(tables, packet, port, decision)
+}
+
+/// Where `address` is.
+fn egress_to(tables: &Tables, address: IpAddr) -> Result<Egress, DropReason> {
+    if let Some(next_hop) = tables.local_pods.get(&address) {
+        return Ok(Egress::Pod(*next_hop));
+    }
+    if tables.is_node_address(address) {
+        return Ok(Egress::Node);
+    }
+    match tables.routes.look_up(address) {
+        Routed::NextHop(next_hop) => Ok(Egress::Uplink(next_hop)),
+        Routed::Unresolved(neighbour) => Ok(Egress::UplinkUnresolved(neighbour)),
+        Routed::Local => Ok(Egress::Node),
+        Routed::Unreachable => Err(DropReason::NoRoute),
+    }
+}
+
+/// Whether a pod's packet leaves the cluster, where its address means nothing. Where the configuration does not say
+/// what a pod is, nobody's packets are taken for such.
+fn leaves_cluster(tables: &Tables, port: &Port, destination: IpAddr, egress: Egress) -> bool {
+    matches!(port, Port::Pod { .. })
+        && matches!(egress, Egress::Uplink(_) | Egress::UplinkUnresolved(_))
+        && !tables.cluster.pod_cidrs.is_empty()
+        && !tables.is_pod_address(destination)
+}
+
+fn masquerade<'t>(tables: &'t Tables, packet: &FirstPacket, port: &Port, mut decision: Decision<'t>) -> Decision<'t> {
+    decision.source = tables.primary_address(packet.key.src);
+    if decision.source.is_none() {
+        return decision.ends(Outcome::Drop(DropReason::NoSourceAddress));
+    }
+    answer_way(tables, packet, port, decision)
+}
+
+/// Answers leave by where the first packet came in.
+fn answer_way<'t>(tables: &'t Tables, packet: &FirstPacket, port: &Port, mut decision: Decision<'t>) -> Decision<'t> {
+    let client = packet.key.src;
+    let back = match port {
+        Port::Node => Ok(Egress::Node),
+        Port::Pod { .. } => match tables.local_pods.get(&client) {
+            Some(next_hop) => Ok(Egress::Pod(*next_hop)),
+            None => Err(DropReason::WrongSource),
+        },
+        Port::Uplink => match egress_to(tables, client) {
+            Ok(Egress::Node | Egress::Pod(_)) => Err(DropReason::Martian),
+            other => other,
+        },
+    };
+    match back {
+        Ok(back) => {
+            decision.back = Some(back);
+            decision
+        }
+        Err(reason) => decision.ends(Outcome::Drop(reason)),
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::conntrack::TcpSegment;
+
 /// Transport protocols that are tracked (IANA protocol numbers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -55,6 +57,44 @@ impl FlowKey {
 
     pub const fn is_ipv4(&self) -> bool {
         matches!(self.src, IpAddr::V4(_))
+    }
+}
+
+/// What a packet is to the beginning of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Opening {
+    /// SYN without ACK.
+    TcpSyn,
+    /// ACK alone, with or without data: a connection that began before we saw it.
+    TcpMidStream,
+    /// SYN with ACK, FIN or RST: starts nothing.
+    TcpOther,
+    /// UDP.
+    Datagram,
+    EchoRequest,
+    /// Starts nothing.
+    EchoReply,
+    /// An ICMP error: starts nothing.
+    Error,
+}
+
+impl Opening {
+    #[inline]
+    pub const fn of_tcp(flags: u8) -> Self {
+        match flags & (TcpSegment::SYN | TcpSegment::ACK | TcpSegment::FIN | TcpSegment::RST) {
+            TcpSegment::SYN => Self::TcpSyn,
+            TcpSegment::ACK => Self::TcpMidStream,
+            _ => Self::TcpOther,
+        }
+    }
+
+    /// How a new flow of `protocol` begins.
+    pub const fn of_new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::TcpSyn,
+            Protocol::Icmp | Protocol::Icmpv6 => Self::EchoRequest,
+            Protocol::Udp | Protocol::Sctp => Self::Datagram,
+        }
     }
 }
 

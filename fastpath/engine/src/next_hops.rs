@@ -29,7 +29,10 @@ pub struct NextHops {
 impl NextHops {
     /// `words`: [`hop::WORDS`] words an entry.
     pub fn new(words: &'static [AtomicU64]) -> Self {
-        assert!(words.len() >= hop::WORDS && words.len() % hop::WORDS == 0, "a whole number of next hops, at least one");
+        assert!(
+            words.len() >= hop::WORDS && words.len().is_multiple_of(hop::WORDS),
+            "a whole number of next hops, at least one"
+        );
         Self { words }
     }
 

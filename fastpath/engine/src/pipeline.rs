@@ -1,1 +1,486 @@
-//! pipeline
+//! A packet's whole story, in five steps over a batch: **parse**, **find** its flow, else **admit** it, **route** it,
+//! **rewrite** it. Branching on outcomes stays here; what the steps call computes and returns.
+//!
+//! What a packet costs, cheapest first: dropped while parsing (no memory but the frame's); found (one line of tags, one
+//! of the entry, the rewrite); admitted (hash look-ups in the tables, two inserts), once per flow. Batches exist so that
+//! the memory of all packets is on its way before the first one needs it.
+//!
+//! Time comes in as a parameter, randomness from a seed, so a run can be repeated. Nothing here allocates, waits, logs or
+//! does input or output; the frame is changed only where it is forwarded.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use atalho_layout::{NextHopKind, hop, tag_mac};
+
+use crate::admit::{self, Decision, Egress, FirstPacket, Outcome};
+use crate::conntrack::{ConnTable, Direction, Epochs, Flow, InsertError, NewConnection, Probe, Rewrite};
+use crate::counters::Counters;
+use crate::flow::{FlowKey, Opening, Protocol};
+use crate::next_hops::{NextHop, NextHops};
+use crate::rewrite::{self, Hop};
+use crate::tables::Tables;
+use crate::verdict::{DropReason, PuntReason, Verdict};
+use crate::wire::{self, Packet};
+
+/// Packets that go through a step together. 64 keeps a batch's state within a first-level cache of 32 KiB.
+pub const BATCH: usize = 64;
+
+/// Source ports that are tried for one flow before it is dropped: bounds what a packet may cost. With 64 draws from a
+/// range that is 80 % taken, one flow in 1.6 million fails.
+const SOURCE_PORT_TRIES: u32 = 64;
+
+/// One packet of a batch: a frame in, a verdict out.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    /// From the Ethernet header, with whatever padding the port delivered.
+    pub frame: &'a mut [u8],
+    /// Kernel interface index of the port by which it came in: the uplink, the funnel's kernel end for the node itself,
+    /// a pod's host end.
+    pub ingress: u32,
+    pub verdict: Verdict,
+    /// `Forward`: bytes of `frame` to send, without padding.
+    pub send_len: usize,
+    /// `Forward`: what the next hop is; pods and the node are behind the funnel.
+    pub via: NextHopKind,
+    /// `Punt(NeighbourUnresolved)`: whom to ask for.
+    pub neighbour: Option<IpAddr>,
+    /// `Punt(TooBig)`: the next hop's MTU, bytes of an IP packet; else 0.
+    pub mtu: u16,
+}
+
+impl<'a> Slot<'a> {
+    pub fn new(frame: &'a mut [u8], ingress: u32) -> Self {
+        Self {
+            frame,
+            ingress,
+            verdict: Verdict::Drop(DropReason::TooShort),
+            send_len: 0,
+            via: NextHopKind::Unused,
+            neighbour: None,
+            mtu: 0,
+        }
+    }
+
+    fn drops(&mut self, reason: DropReason) {
+        self.verdict = Verdict::Drop(reason);
+    }
+
+    fn ends(&mut self, detour: Detour) {
+        match detour {
+            Detour::Drop(reason) => self.drops(reason),
+            Detour::Punt(reason) => self.verdict = Verdict::Punt(reason),
+            Detour::TooBig { mtu } => {
+                self.verdict = Verdict::Punt(PuntReason::TooBig);
+                self.mtu = mtu;
+            }
+            Detour::Unresolved(neighbour) => {
+                self.verdict = Verdict::Punt(PuntReason::NeighbourUnresolved);
+                self.neighbour = Some(neighbour);
+            }
+        }
+    }
+}
+
+/// An empty frame, for arrays that are filled later.
+impl Default for Slot<'_> {
+    fn default() -> Self {
+        Slot::new(&mut [], 0)
+    }
+}
+
+/// What an engine is made of.
+pub struct EngineParts {
+    /// Index of the worker, below 255.
+    pub worker: u8,
+    pub table: ConnTable,
+    pub epochs: Arc<Epochs>,
+    pub next_hops: NextHops,
+    pub counters: Arc<Counters>,
+    /// Same seed, same packets, same times: the same run.
+    pub seed: u64,
+    /// Asks the processor to load the line at an address; may do nothing.
+    pub prefetch: fn(*const u8),
+}
+
+/// The packet logic of one worker.
+pub struct Engine {
+    parts: EngineParts,
+    random: Random,
+    work: Box<[Work]>,
+}
+
+/// What is known of one packet between two steps.
+#[derive(Clone, Copy)]
+struct Work {
+    packet: Packet,
+    probe: Option<Probe>,
+    way: Way,
+}
+
+/// How far a packet has come.
+#[derive(Clone, Copy)]
+enum Way {
+    /// The verdict stands.
+    Ended,
+    /// No flow: to be admitted.
+    Unknown,
+    Found(Flow),
+    /// The node's own affair: to its stack as it is.
+    Unchanged,
+}
+
+/// Why a packet does not go on.
+#[derive(Debug, Clone, Copy)]
+enum Detour {
+    Drop(DropReason),
+    Punt(PuntReason),
+    TooBig { mtu: u16 },
+    Unresolved(IpAddr),
+}
+
+impl Engine {
+    /// Everything that is allocated, is allocated here.
+    pub fn new(parts: EngineParts) -> Self {
+        let blank = Work { packet: Packet::BLANK, probe: None, way: Way::Ended };
+        Self { random: Random::new(parts.seed), parts, work: vec![blank; BATCH].into() }
+    }
+
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.parts.counters
+    }
+
+    pub fn table(&self) -> &ConnTable {
+        &self.parts.table
+    }
+
+    /// Decides about packets that came in from ports. `now_s`: the kernel's coarse monotonic clock, seconds.
+    pub fn process(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>]) {
+        for slot in &*batch {
+            self.parts.counters.received(slot.frame.len());
+        }
+        self.run(tables, now_s, batch);
+    }
+
+    /// Decides about packets that the slow path gives back, as if they had just come in.
+    pub fn resume(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>]) {
+        for _ in &*batch {
+            self.parts.counters.returned();
+        }
+        self.run(tables, now_s, batch);
+    }
+
+    fn run(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>]) {
+        for batch in batch.chunks_mut(BATCH) {
+            self.parse(batch);
+            self.find(tables, batch);
+            self.admit(tables, now_s, batch);
+            self.route_and_rewrite(tables, now_s, batch);
+        }
+    }
+
+    /// Step 1: headers, hash, and the first line of the table on its way.
+    fn parse(&mut self, batch: &mut [Slot<'_>]) {
+        let table = &self.parts.table;
+        for (slot, work) in batch.iter_mut().zip(&mut self.work) {
+            match wire::parse(slot.frame) {
+                Ok(packet) => {
+                    work.probe = table.probe(&packet.key);
+                    if let Some(probe) = &work.probe {
+                        table.prefetch_tags(probe, self.parts.prefetch);
+                    }
+                    work.packet = packet;
+                    work.way = Way::Unknown;
+                }
+                Err(reason) => {
+                    slot.drops(reason);
+                    work.way = Way::Ended;
+                }
+            }
+        }
+    }
+
+    /// Step 2: the flow. Entries are all on their way before the first is read.
+    fn find(&mut self, tables: &Tables, batch: &mut [Slot<'_>]) {
+        let EngineParts { table, epochs, prefetch, .. } = &self.parts;
+        let works = &mut self.work[..batch.len()];
+        for work in works.iter().filter(|work| !matches!(work.way, Way::Ended)) {
+            if let Some(probe) = &work.probe {
+                table.prefetch_entry(probe, *prefetch);
+            }
+        }
+        for (slot, work) in batch.iter_mut().zip(works) {
+            if matches!(work.way, Way::Ended) {
+                continue;
+            }
+            let Some(flow) = work.probe.as_ref().and_then(|probe| table.find_probe(probe)) else { continue };
+            // A new connection on the tuple of one that is over.
+            if work.packet.opening == Opening::TcpSyn && table.is_reusable(&flow, &work.packet.tcp) {
+                table.end(epochs, flow.at);
+                continue;
+            }
+            match may_use(tables, slot.ingress, &work.packet, &flow) {
+                Ok(()) => work.way = Way::Found(flow),
+                Err(reason) => {
+                    slot.drops(reason);
+                    work.way = Way::Ended;
+                }
+            }
+        }
+    }
+
+    /// Step 3: first packets of flows become entries of the table.
+    fn admit(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>]) {
+        let Self { parts, random, work: works } = self;
+        let mut has_admitted = false;
+        for (slot, work) in batch.iter_mut().zip(works) {
+            if !matches!(work.way, Way::Unknown) {
+                continue;
+            }
+            // The flow may have begun in this very batch.
+            if has_admitted
+                && let Some(flow) = work.probe.as_ref().and_then(|probe| parts.table.find_probe(probe))
+                && may_use(tables, slot.ingress, &work.packet, &flow).is_ok()
+            {
+                work.way = Way::Found(flow);
+                continue;
+            }
+            let first = FirstPacket { key: work.packet.key, ingress: slot.ingress, opening: work.packet.opening };
+            if work.packet.is_error() {
+                slot.drops(DropReason::IcmpType);
+                work.way = Way::Ended;
+                continue;
+            }
+            let decision = admit::decide(tables, &first, random.next());
+            let outcome = match decision.outcome {
+                Outcome::Forward => {
+                    has_admitted = true;
+                    connect(parts, random, tables, slot.ingress, &work.packet, &decision, now_s).map(Way::Found)
+                }
+                // The kernel side passes a pod's packets to its node itself; this one came before it knew the address.
+                Outcome::Pass if tables.local_pods.contains_key(&work.packet.src) => Ok(Way::Unchanged),
+                Outcome::Pass => Err(Detour::Drop(DropReason::NotForUs)),
+                Outcome::Punt(reason) => Err(Detour::Punt(reason)),
+                Outcome::Drop(reason) => Err(Detour::Drop(reason)),
+            };
+            work.way = outcome.unwrap_or_else(|detour| {
+                slot.ends(detour);
+                Way::Ended
+            });
+        }
+    }
+
+    /// Steps 4 and 5: the way out, and what the packet looks like there.
+    fn route_and_rewrite(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>]) {
+        let EngineParts { table, next_hops, counters, .. } = &self.parts;
+        let node_ifindex = next_hops.get(hop::NODE).map(|node| node.ifindex);
+        for (slot, work) in batch.iter_mut().zip(&self.work) {
+            let (next_hop, destination) = match &work.way {
+                Way::Found(flow) => (flow.next_hop, flow.rewrite.dst),
+                Way::Unchanged => (hop::NODE, work.packet.key.dst),
+                Way::Ended => {
+                    count_drop(counters, slot.verdict);
+                    continue;
+                }
+                // Admission leaves none.
+                Way::Unknown => continue,
+            };
+            let from_node = node_ifindex == Some(slot.ingress);
+            match route(next_hops, tables, &work.packet, next_hop, destination, from_node) {
+                Ok(way_out) => {
+                    if let Way::Found(flow) = &work.way {
+                        if !work.packet.is_error() {
+                            table.touch(flow, now_s);
+                            if work.packet.key.protocol == Protocol::Tcp {
+                                table.observe_tcp(flow, &work.packet.tcp);
+                            }
+                        }
+                        rewrite::apply(slot.frame, &work.packet, &flow.rewrite, way_out.hop);
+                    }
+                    way_out.address(slot.frame);
+                    slot.verdict = Verdict::Forward { next_hop };
+                    slot.via = way_out.next_hop.kind;
+                    slot.send_len = usize::from(work.packet.end);
+                }
+                Err(detour) => {
+                    slot.ends(detour);
+                    count_drop(counters, slot.verdict);
+                }
+            }
+        }
+    }
+}
+
+fn count_drop(counters: &Counters, verdict: Verdict) {
+    if let Verdict::Drop(reason) = verdict {
+        counters.dropped(reason);
+    }
+}
+
+/// Whether a packet with the key of `flow` may use it: one that comes by another port than the flow's (a pod that was
+/// made anew, a way that changed, a forger) has to have a source that belongs there.
+#[inline]
+fn may_use(tables: &Tables, ingress: u32, packet: &Packet, flow: &Flow) -> Result<(), DropReason> {
+    if flow.ingress == ingress && !packet.is_error() {
+        return Ok(());
+    }
+    let port = tables.ports.get(&ingress).ok_or(DropReason::UnknownPort)?;
+    admit::check_source(tables, port, packet.src)
+}
+
+/// A usable way out.
+struct WayOut {
+    next_hop: NextHop,
+    destination: crate::next_hops::Mac,
+    hop: Hop,
+}
+
+impl WayOut {
+    /// Frames to the uplink carry real addresses. In the funnel the destination says whom the kernel side delivers to.
+    fn address(&self, frame: &mut [u8]) {
+        let NextHop { kind, ifindex, source, .. } = self.next_hop;
+        match kind {
+            NextHopKind::Pod => rewrite::address_frame(frame, tag_mac(ifindex), source),
+            NextHopKind::Node => rewrite::address_frame(frame, self.destination, tag_mac(ifindex)),
+            NextHopKind::Uplink | NextHopKind::Unused => rewrite::address_frame(frame, self.destination, source),
+        }
+    }
+}
+
+/// The next hop, if the packet may take it: it exists, the packet has hops left and is not too long, the neighbour is
+/// known. `destination` is the packet's after translation.
+#[inline]
+fn route(
+    next_hops: &NextHops,
+    tables: &Tables,
+    packet: &Packet,
+    index: u32,
+    destination: IpAddr,
+    from_node: bool,
+) -> Result<WayOut, Detour> {
+    let next_hop = next_hops.get(index).ok_or(Detour::Drop(DropReason::NextHopGone))?;
+    // The node's own stack has counted its packets, and counts those that it gets.
+    let hop = if from_node || next_hop.kind == NextHopKind::Node { Hop::Uncounted } else { Hop::Counted };
+    if hop == Hop::Counted && packet.ttl <= 1 {
+        // Nobody answers an ICMP error (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+        return Err(if packet.is_error() {
+            Detour::Drop(DropReason::TtlExceededSilently)
+        } else {
+            Detour::Punt(PuntReason::TtlExceeded)
+        });
+    }
+    if packet.ip_bytes() > usize::from(next_hop.mtu) {
+        return Err(if packet.is_error() {
+            Detour::Drop(DropReason::TooBig)
+        } else {
+            Detour::TooBig { mtu: next_hop.mtu }
+        });
+    }
+    let Some(mac) = next_hop.destination else {
+        let neighbour = match next_hop.kind {
+            NextHopKind::Uplink => tables.routes.neighbour_to(destination).unwrap_or(destination),
+            _ => destination,
+        };
+        return Err(Detour::Unresolved(neighbour));
+    };
+    Ok(WayOut { next_hop, destination: mac, hop })
+}
+
+/// Puts a decision into the table: both directions as a whole, or nothing.
+fn connect(
+    parts: &EngineParts,
+    random: &mut Random,
+    tables: &Tables,
+    ingress: u32,
+    packet: &Packet,
+    decision: &Decision<'_>,
+    now_s: u32,
+) -> Result<Flow, Detour> {
+    let next_hop = next_hop_of(decision.egress)?;
+    let back = next_hop_of(decision.back)?;
+    // A packet that cannot leave makes no flow.
+    let from_node = parts.next_hops.get(hop::NODE).is_some_and(|node| node.ifindex == ingress);
+    let way_out = route(&parts.next_hops, tables, packet, next_hop, decision.destination.0, from_node)?;
+
+    let key = packet.key;
+    let ports = &tables.settings.snat_ports;
+    let width = u32::from(ports.end().saturating_sub(*ports.start())) + 1;
+    let start = random.below(width);
+    let source = decision.source.unwrap_or(key.src);
+    let mut source_port = match decision.source {
+        Some(_) => *ports.start() + start as u16,
+        None => key.src_port,
+    };
+    for attempt in 1..=SOURCE_PORT_TRIES.min(width) {
+        let rewrite = Rewrite {
+            src: source,
+            dst: decision.destination.0,
+            src_port: source_port,
+            dst_port: decision.destination.1,
+        };
+        let new = NewConnection {
+            original: Direction { key, rewrite, next_hop, ingress },
+            reply: Direction {
+                key: answers_to(&rewrite, key.protocol),
+                rewrite: Rewrite { src: key.dst, dst: key.src, src_port: key.dst_port, dst_port: key.src_port },
+                next_hop: back,
+                ingress: way_out.next_hop.ifindex,
+            },
+            is_service: decision.vip.is_some(),
+            first_segment: (key.protocol == Protocol::Tcp).then_some(packet.tcp),
+        };
+        match parts.table.insert(parts.worker, &parts.epochs, &new, now_s) {
+            Ok(inserted) => {
+                parts.counters.admitted();
+                return Ok(inserted.flow);
+            }
+            // Another worker, or an earlier packet of this batch, was first with the same flow.
+            Err(InsertError::Exists { is_reply: false, flow }) => return Ok(flow),
+            // The answers' tuple is another flow's, unless the two ends have just begun to talk at once.
+            Err(InsertError::Exists { is_reply: true, .. }) => {
+                if let Some(flow) = parts.table.find(&key) {
+                    return Ok(flow);
+                }
+            }
+            Err(InsertError::Contention) => return Err(Detour::Drop(DropReason::InsertContention)),
+            Err(InsertError::TableFull { .. }) => return Err(Detour::Drop(DropReason::TableFull)),
+            Err(InsertError::MixedFamilies | InsertError::SameKey) => return Err(Detour::Drop(DropReason::Martian)),
+        }
+        source_port = *ports.start() + ((start + attempt) % width) as u16;
+    }
+    Err(Detour::Drop(DropReason::SnatPortsExhausted))
+}
+
+/// The key of what comes back.
+fn answers_to(rewrite: &Rewrite, protocol: Protocol) -> FlowKey {
+    FlowKey { src: rewrite.dst, dst: rewrite.src, src_port: rewrite.dst_port, dst_port: rewrite.src_port, protocol }
+}
+
+fn next_hop_of(egress: Option<Egress>) -> Result<u32, Detour> {
+    match egress {
+        Some(Egress::Node) => Ok(hop::NODE),
+        Some(Egress::Pod(index) | Egress::Uplink(index)) => Ok(index),
+        Some(Egress::UplinkUnresolved(neighbour)) => Err(Detour::Unresolved(neighbour)),
+        None => Err(Detour::Drop(DropReason::NoRoute)),
+    }
+}
+
+/// Draws for choices that need no secrecy (SplitMix64; Steele, Lea and Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    #[inline]
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        (crate::service::mix(self.0) >> 32) as u32
+    }
+
+    #[inline]
+    fn below(&mut self, bound: u32) -> u32 {
+        ((u64::from(self.next()) * u64::from(bound)) >> 32) as u32
+    }
+}

@@ -2,11 +2,14 @@
 //!
 //! The table is sharded behind Arcs: control replaces the shard of what changed and shares the rest.
 
+mod maglev;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::flow::Protocol;
+pub use self::maglev::{lookup_size, maglev};
+use crate::flow::{FlowKey, Protocol};
 
 /// Shards of the VIP table; a changed Service copies one of them.
 pub const SHARDS: usize = 1024;
@@ -69,6 +72,54 @@ pub struct Backends {
     pub endpoints: Box<[Endpoint]>,
     /// Index into `endpoints` by hash (Maglev, sized to the endpoints); empty: choose evenly at random.
     pub lookup: Box<[u16]>,
+}
+
+impl Backends {
+    /// Chosen by consistent hashing: the same flow goes to the same endpoint on every node and after every change that
+    /// does not concern its endpoint, as far as Maglev promises. Of more than 65,535 endpoints the rest is never chosen.
+    pub fn maglev(endpoints: Vec<Endpoint>) -> Self {
+        let names: Vec<String> = endpoints.iter().map(|e| format!("{}:{}", e.address, e.port)).collect();
+        let weights: Vec<u32> = endpoints.iter().map(|e| e.weight).collect();
+        // A single endpoint needs no table.
+        let lookup = if names.len() < 2 { Box::default() } else { maglev(&names, &weights, lookup_size(names.len())) };
+        Self { endpoints: endpoints.into(), lookup }
+    }
+
+    /// Chosen evenly at random.
+    pub fn random(endpoints: Vec<Endpoint>) -> Self {
+        Self { endpoints: endpoints.into(), lookup: Box::default() }
+    }
+
+    /// The endpoint for a new flow; `random` is any even draw. `None`: there is none.
+    #[inline]
+    pub fn choose(&self, key: &FlowKey, random: u32) -> Option<&Endpoint> {
+        let scaled = |word: u32, len: usize| ((u64::from(word) * len as u64) >> 32) as usize;
+        if self.lookup.is_empty() {
+            return self.endpoints.get(scaled(random, self.endpoints.len()));
+        }
+        let index = self.lookup[scaled(hash_of(key), self.lookup.len())];
+        self.endpoints.get(usize::from(index))
+    }
+}
+
+/// The hash by which flows spread over endpoints: the same on every node, so no secret is in it. It guards nothing: who
+/// chooses his ports to meet one endpoint could connect to that endpoint often enough as well.
+fn hash_of(key: &FlowKey) -> u32 {
+    let ports = u64::from(key.src_port) << 16 | u64::from(key.dst_port) | (key.protocol as u64) << 32;
+    let mut hash = ports;
+    for address in [key.src, key.dst] {
+        for chunk in crate::flow::mapped(address).as_chunks::<8>().0 {
+            hash = mix(hash ^ u64::from_le_bytes(*chunk));
+        }
+    }
+    (hash >> 32) as u32
+}
+
+/// A finalizer: every bit of the result depends on every bit of the word (Stafford, "Better bit mixing", variant 13).
+pub(crate) const fn mix(mut word: u64) -> u64 {
+    word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ word >> 31
 }
 
 /// One endpoint.
@@ -144,7 +195,9 @@ impl Services {
             if added == Some(true) {
                 *addresses.entry(key.address).or_default() += 1;
             }
-            if removed == Some(true) && let Some(count) = addresses.get_mut(&key.address) {
+            if removed == Some(true)
+                && let Some(count) = addresses.get_mut(&key.address)
+            {
                 *count -= 1;
                 if *count == 0 {
                     addresses.remove(&key.address);

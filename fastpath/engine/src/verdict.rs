@@ -27,7 +27,7 @@ reasons! {
         BadVersion = "bad_version", "the IP version does not match the frame's type";
         BadHeaderLength = "bad_header_length", "a header length field points outside the frame";
         BadTotalLength = "bad_total_length", "the IP length is longer than the frame";
-        BadChecksum = "bad_checksum", "the IPv4 header checksum is wrong";
+        BadChecksum = "bad_checksum", "the IPv4 header checksum is wrong, or that of an ICMP error, or IPv6 UDP has none";
         NotIp = "not_ip", "neither IPv4 nor IPv6";
         VlanTagged = "vlan_tagged", "a VLAN-tagged frame";
         UnknownProtocol = "unknown_protocol", "a transport protocol that is not supported";
@@ -41,6 +41,7 @@ reasons! {
         NoVipPort = "no_vip_port", "an unallocated address of a Service range";
         NoLocalEndpoint = "no_local_endpoint", "policy Local and no endpoint on this node";
         NoRoute = "no_route", "no route to the destination";
+        NoSourceAddress = "no_source_address", "the node has no address of this family to masquerade with";
         NotForUs = "not_for_us", "addressed to the node but no flow of ours: left to nobody";
         TtlExceededSilently = "ttl_exceeded_silent", "TTL used up on a packet that must not be answered";
         TcpNotSyn = "tcp_not_syn", "a TCP packet of no known connection that cannot start one";
@@ -79,7 +80,9 @@ reasons! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Send the (rewritten) frame to the next hop of this index in [`crate::next_hops::NextHops`].
-    Forward { next_hop: u32 },
+    Forward {
+        next_hop: u32,
+    },
     /// Give the unchanged frame to the slow path.
     Punt(PuntReason),
     Drop(DropReason),

@@ -1,0 +1,173 @@
+//! The parsed view of one frame: its flow key, and the offsets that the rewrite needs.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::ethernet::{self, EtherType};
+use super::icmp::{self, Icmp};
+use super::quoted::{self, Quoted};
+use super::{checksum, ipv4, ipv6, tcp, udp};
+use crate::conntrack::TcpSegment;
+use crate::flow::{FlowKey, Opening, Protocol};
+use crate::verdict::DropReason;
+
+/// What is behind the IP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A packet of a flow.
+    Flow,
+    /// An ICMP error about a packet of a flow.
+    Error(Quoted),
+}
+
+/// A frame that passed every check. Offsets count from the start of the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// The key to look up. Of an ICMP error: the direction in which the error travels, opposite to the quoted packet.
+    pub key: FlowKey,
+    pub content: Content,
+    /// How it would start a flow.
+    pub opening: Opening,
+    /// All zero unless it is TCP.
+    pub tcp: TcpSegment,
+    /// The IP source; differs from the key's where a router sends an ICMP error.
+    pub src: IpAddr,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Longer than the egress MTU, it is to be answered rather than cut. Always so for IPv6.
+    pub dont_fragment: bool,
+    /// UDP without a checksum, which IPv4 allows.
+    pub no_checksum: bool,
+    /// Where the transport header starts.
+    pub transport: u16,
+    /// Where the IP packet ends; the rest of the frame is padding.
+    pub end: u16,
+}
+
+impl Packet {
+    /// Nothing, to be overwritten: fills arrays that are reused.
+    pub(crate) const BLANK: Self = Self {
+        key: FlowKey {
+            src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            src_port: 0,
+            dst_port: 0,
+            protocol: Protocol::Udp,
+        },
+        content: Content::Flow,
+        opening: Opening::Datagram,
+        tcp: TcpSegment { seq: 0, ack: 0, window: 0, payload_len: 0, flags: 0, window_scale: None },
+        src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        ttl: 0,
+        dont_fragment: false,
+        no_checksum: false,
+        transport: 0,
+        end: 0,
+    };
+
+    /// Bytes of the IP packet.
+    pub fn ip_bytes(&self) -> usize {
+        usize::from(self.end) - ethernet::HEADER_BYTES
+    }
+
+    pub fn is_error(&self) -> bool {
+        matches!(self.content, Content::Error(_))
+    }
+}
+
+/// Reads a frame from its Ethernet header to its ports.
+#[inline]
+pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
+    let family = ethernet::check(frame)?;
+    let packet = &frame[ethernet::HEADER_BYTES..];
+    let (src, dst, protocol, ttl, header_bytes, total_bytes, dont_fragment): (IpAddr, IpAddr, _, _, _, _, _) =
+        match family {
+            EtherType::Ipv4 => {
+                let ip = ipv4::check(packet)?;
+                ipv4::check_addresses(ip.src, ip.dst)?;
+                if ip.is_fragment() {
+                    return Err(DropReason::Fragment);
+                }
+                (ip.src.into(), ip.dst.into(), ip.protocol, ip.ttl, ip.header_bytes, ip.total_bytes, ip.dont_fragment)
+            }
+            EtherType::Ipv6 => {
+                let ip = ipv6::check(packet)?;
+                ipv6::check_addresses(ip.src, ip.dst)?;
+                (ip.src.into(), ip.dst.into(), ip.protocol, ip.hop_limit, ip.header_bytes, ip.total_bytes, true)
+            }
+        };
+    let transport = ethernet::HEADER_BYTES + header_bytes;
+    let end = ethernet::HEADER_BYTES + total_bytes;
+    // Offsets are 16 bits wide; no port takes a frame as long as that.
+    let end = u16::try_from(end).map_err(|_| DropReason::BadTotalLength)?;
+    let payload = &packet[header_bytes..total_bytes];
+    let mut parsed = Packet {
+        key: FlowKey { src, dst, src_port: 0, dst_port: 0, protocol: Protocol::Udp },
+        src,
+        ttl,
+        dont_fragment,
+        transport: transport as u16,
+        end,
+        ..Packet::BLANK
+    };
+    match (protocol, family) {
+        (6, _) => {
+            let tcp = tcp::check(payload)?;
+            parsed.key = FlowKey { src, dst, src_port: tcp.src_port, dst_port: tcp.dst_port, protocol: Protocol::Tcp };
+            parsed.opening = Opening::of_tcp(tcp.segment.flags);
+            parsed.tcp = tcp.segment;
+        }
+        (17, _) => {
+            let udp = udp::check(payload)?;
+            // IPv6 has no header checksum, so this one must be there (RFC 8200 section 8.1).
+            if udp.checksum == 0 && family == EtherType::Ipv6 {
+                return Err(DropReason::BadChecksum);
+            }
+            parsed.key.src_port = udp.src_port;
+            parsed.key.dst_port = udp.dst_port;
+            parsed.no_checksum = udp.checksum == 0;
+        }
+        (1, EtherType::Ipv4) => read_icmp(&mut parsed, payload, family, Protocol::Icmp)?,
+        (58, EtherType::Ipv6) => read_icmp(&mut parsed, payload, family, Protocol::Icmpv6)?,
+        _ => return Err(DropReason::UnknownProtocol),
+    }
+    // The LAND attack: a host that takes it answers itself for ever.
+    if src == dst && parsed.key.src_port == parsed.key.dst_port && !parsed.is_error() {
+        return Err(DropReason::Martian);
+    }
+    Ok(parsed)
+}
+
+fn read_icmp(parsed: &mut Packet, message: &[u8], family: EtherType, protocol: Protocol) -> Result<(), DropReason> {
+    parsed.key.protocol = protocol;
+    match icmp::check(message, family)? {
+        Icmp::EchoRequest { identifier } => {
+            parsed.key.src_port = identifier;
+            parsed.opening = Opening::EchoRequest;
+        }
+        Icmp::EchoReply { identifier } => {
+            parsed.key.dst_port = identifier;
+            parsed.opening = Opening::EchoReply;
+        }
+        Icmp::Error => {
+            // The rewrite writes a new checksum over the whole message, so a wrong one must not get that far.
+            let pseudo = if family == EtherType::Ipv6 { pseudo_sum_v6(&parsed.key, message.len()) } else { 0 };
+            if checksum::fold(u64::from(checksum::sum(message)) + pseudo) != 0xffff {
+                return Err(DropReason::BadChecksum);
+            }
+            let quoted = quoted::read(message, family)?;
+            parsed.key = quoted.key.reversed();
+            parsed.content = Content::Error(quoted);
+            parsed.opening = Opening::Error;
+        }
+    }
+    Ok(())
+}
+
+/// The pseudo-header's part of an ICMPv6 checksum (RFC 8200 section 8.1).
+fn pseudo_sum_v6(key: &FlowKey, message_bytes: usize) -> u64 {
+    let address = |address: IpAddr| match address {
+        IpAddr::V4(v4) => u64::from(checksum::sum(&v4.octets())),
+        IpAddr::V6(v6) => u64::from(checksum::sum(&v6.octets())),
+    };
+    address(key.src) + address(key.dst) + message_bytes as u64 + Protocol::Icmpv6 as u64
+}

@@ -1,0 +1,39 @@
+//! UDP (RFC 768).
+
+use super::word16;
+use crate::verdict::DropReason;
+
+pub const HEADER_BYTES: usize = 8;
+pub const SOURCE_PORT: usize = 0;
+pub const DESTINATION_PORT: usize = 2;
+const LENGTH: usize = 4;
+pub const CHECKSUM: usize = 6;
+
+/// A checked header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Udp {
+    pub src_port: u16,
+    pub dst_port: u16,
+    /// 0: the sender computed none, which IPv4 allows.
+    pub checksum: u16,
+}
+
+/// Checks the header at the start of `segment`, the payload of an IP packet.
+#[inline]
+pub fn check(segment: &[u8]) -> Result<Udp, DropReason> {
+    if segment.len() < HEADER_BYTES {
+        return Err(DropReason::TooShort);
+    }
+    let length = usize::from(word16(segment, LENGTH));
+    if length < HEADER_BYTES {
+        return Err(DropReason::BadHeaderLength);
+    }
+    if length > segment.len() {
+        return Err(DropReason::BadTotalLength);
+    }
+    Ok(Udp {
+        src_port: word16(segment, SOURCE_PORT),
+        dst_port: word16(segment, DESTINATION_PORT),
+        checksum: word16(segment, CHECKSUM),
+    })
+}
