@@ -1,0 +1,104 @@
+//! Loading the programs with the node's maps and constants.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use atalho_layout::SECRET_WORDS;
+use aya::programs::{ProgramFd, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+
+use super::error::BpfError;
+use super::pinned::{self, Sizes, chain};
+
+static STEER: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.o"));
+static FUNNEL: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/funnel.o"));
+static POD: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pod.o"));
+static DELIVER: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/deliver.o"));
+
+/// What the programs are told once, at loading.
+#[derive(Debug)]
+pub(super) struct Constants {
+    pub(super) secret: [u64; SECRET_WORDS],
+    pub(super) f1: u32,
+    pub(super) f1_mac: [u8; 6],
+    pub(super) uplink_mac: [u8; 6],
+    pub(super) workers: u32,
+}
+
+/// The loaded programs. Links hold them too, so dropping this detaches nothing.
+#[derive(Debug)]
+pub(super) struct Programs {
+    steer: Ebpf,
+    funnel: Ebpf,
+    pod: Ebpf,
+    deliver: Ebpf,
+}
+
+impl Programs {
+    /// Loads all programs. Maps are opened where they are pinned in `folder`, else made and pinned there.
+    pub(super) fn load(folder: &Path, sizes: &Sizes, constants: &Constants) -> Result<Self, BpfError> {
+        let (mask4, mask6) = (sizes.buckets4 - 1, sizes.buckets6 - 1);
+        let mut loader = EbpfLoader::new();
+        for shape in pinned::shapes(sizes) {
+            loader.map_pin_path(shape.name, folder.join(shape.name));
+            loader.map_max_entries(shape.name, shape.entries);
+        }
+        loader
+            .override_global("secret", &constants.secret, false)
+            .override_global("mask4", &mask4, false)
+            .override_global("mask6", &mask6, false)
+            .override_global("f1_ifindex", &constants.f1, false)
+            .override_global("f1_mac", &constants.f1_mac, false)
+            .override_global("uplink_mac", &constants.uplink_mac, false)
+            .override_global("workers", &constants.workers, false);
+        let mut load = |program, object| loader.load(object).map_err(|e| BpfError::Load { program, reason: chain(&e) });
+        let (mut steer, mut funnel) = (load("steer", STEER)?, load("funnel", FUNNEL)?);
+        let (mut pod, mut deliver) = (load("pod", POD)?, load("deliver", DELIVER)?);
+        load_xdp(&mut steer, "steer")?;
+        load_xdp(&mut funnel, "funnel")?;
+        load_tcx(&mut pod, "pod_ingress")?;
+        load_tcx(&mut pod, "node_egress")?;
+        load_tcx(&mut deliver, "deliver")?;
+        Ok(Self { steer, funnel, pod, deliver })
+    }
+
+    pub(super) fn steer(&self) -> BorrowedFd<'_> {
+        fd(&self.steer, "steer")
+    }
+
+    pub(super) fn funnel(&self) -> BorrowedFd<'_> {
+        fd(&self.funnel, "funnel")
+    }
+
+    pub(super) fn pod_ingress(&self) -> BorrowedFd<'_> {
+        fd(&self.pod, "pod_ingress")
+    }
+
+    pub(super) fn node_egress(&self) -> BorrowedFd<'_> {
+        fd(&self.pod, "node_egress")
+    }
+
+    pub(super) fn deliver(&self) -> BorrowedFd<'_> {
+        fd(&self.deliver, "deliver")
+    }
+}
+
+fn load_xdp(object: &mut Ebpf, program: &'static str) -> Result<(), BpfError> {
+    let failed = |reason: String| BpfError::Load { program, reason };
+    let found = object.program_mut(program).ok_or_else(|| failed("it is not in its object file".into()))?;
+    let xdp: &mut Xdp = found.try_into().map_err(|e| failed(chain(&e)))?;
+    xdp.load().map_err(|e| failed(chain(&e)))
+}
+
+fn load_tcx(object: &mut Ebpf, program: &'static str) -> Result<(), BpfError> {
+    let failed = |reason: String| BpfError::Load { program, reason };
+    let found = object.program_mut(program).ok_or_else(|| failed("it is not in its object file".into()))?;
+    let tcx: &mut SchedClassifier = found.try_into().map_err(|e| failed(chain(&e)))?;
+    tcx.load().map_err(|e| failed(chain(&e)))
+}
+
+/// The descriptor of a program that `Programs::load` has loaded.
+fn fd<'a>(object: &'a Ebpf, program: &str) -> BorrowedFd<'a> {
+    let fd: &ProgramFd = object.program(program).and_then(|p| p.fd().ok()).expect("Programs::load loaded it");
+    fd.as_fd()
+}
