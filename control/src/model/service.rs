@@ -1,0 +1,220 @@
+//! A Service, reduced to what tables need and checked: what stands here can be compiled as it is.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use atalho_engine::flow::Protocol;
+use k8s_openapi::api::core::v1 as api;
+
+use super::object::Fault;
+
+/// `service.kubernetes.io/headless` on a Service (KEP-2447's companion label) means: no proxy.
+const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
+/// KEP-2447: another proxy implements this Service, unless the value names us.
+const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+
+/// A Service as compile sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// spec.clusterIPs; empty if the Service is not ours.
+    pub cluster_ips: Vec<IpAddr>,
+    pub ports: Vec<ServicePort>,
+    /// spec.internalTrafficPolicy is Local.
+    pub internal_local: bool,
+    /// spec.externalTrafficPolicy is Local.
+    pub external_local: bool,
+    /// Why no packet of it concerns us.
+    pub not_ours: Option<NotOurs>,
+}
+
+/// One entry of spec.ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Empty if unnamed. EndpointSlices are matched by it.
+    pub name: String,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub node_port: Option<u16>,
+}
+
+impl ServicePort {
+    /// How `why` and the tables call this port of `service`: by name, by number if it has none.
+    pub fn label(&self, service: &str) -> String {
+        match self.name.is_empty() {
+            true => format!("{service}:{}", self.port),
+            false => format!("{service}:{}", self.name),
+        }
+    }
+}
+
+/// Why a Service is somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotOurs {
+    /// clusterIP None, or the label.
+    Headless,
+    ExternalName,
+    /// The label names another proxy.
+    OtherProxy(String),
+}
+
+impl Service {
+    /// Checks and reduces `service`. `proxy_name` is the label's value that makes a Service ours; empty: none.
+    pub(crate) fn new(service: &api::Service, proxy_name: &str) -> Result<Self, Fault> {
+        let spec = service.spec.clone().unwrap_or_default();
+        if let Some(not_ours) = not_ours(service, &spec, proxy_name) {
+            let (internal_local, external_local) = (false, false);
+            return Ok(Self { cluster_ips: vec![], ports: vec![], internal_local, external_local, not_ours: Some(not_ours) });
+        }
+        let wants_node_ports = match spec.type_.as_deref().unwrap_or("ClusterIP") {
+            "ClusterIP" => false,
+            "NodePort" | "LoadBalancer" => true,
+            other => {
+                return Err(Fault::new(
+                    format!("spec.type is {other:?}"),
+                    "use ClusterIP, NodePort, LoadBalancer or ExternalName",
+                ));
+            }
+        };
+        Ok(Self {
+            cluster_ips: cluster_ips(&spec)?,
+            ports: ports(&spec, wants_node_ports)?,
+            internal_local: is_local("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref())?,
+            external_local: wants_node_ports
+                && is_local("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?,
+            not_ours: None,
+        })
+    }
+
+    /// Node ports with their protocol.
+    pub fn node_ports(&self) -> impl Iterator<Item = (Protocol, u16)> {
+        self.ports.iter().filter_map(|port| Some((port.protocol, port.node_port?)))
+    }
+}
+
+fn not_ours(service: &api::Service, spec: &api::ServiceSpec, proxy_name: &str) -> Option<NotOurs> {
+    let label = |name: &str| service.metadata.labels.as_ref().and_then(|labels| labels.get(name));
+    let named = label(LABEL_PROXY_NAME).map_or("", String::as_str);
+    if named != proxy_name {
+        return Some(NotOurs::OtherProxy(named.to_owned()));
+    }
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Some(NotOurs::ExternalName);
+    }
+    let first_ip = spec.cluster_ips.as_ref().and_then(|ips| ips.first()).or(spec.cluster_ip.as_ref());
+    let headless = first_ip.is_some_and(|ip| ip == "None") || label(LABEL_HEADLESS).is_some();
+    headless.then_some(NotOurs::Headless)
+}
+
+fn cluster_ips(spec: &api::ServiceSpec) -> Result<Vec<IpAddr>, Fault> {
+    let (field, texts) = match spec.cluster_ips.as_deref() {
+        Some(ips) if !ips.is_empty() => ("spec.clusterIPs", ips.to_vec()),
+        _ => ("spec.clusterIP", spec.cluster_ip.iter().filter(|ip| !ip.is_empty()).cloned().collect()),
+    };
+    if texts.is_empty() {
+        return Err(Fault::new(
+            "it has no spec.clusterIP",
+            "write one, as an API server would have done; or \"None\" for a headless Service",
+        ));
+    }
+    let mut ips: Vec<IpAddr> = Vec::new();
+    for text in &texts {
+        let ip: IpAddr = text.parse().map_err(|_| {
+            Fault::new(format!("{field} has {text:?}, which is not an IP address"), "write an IPv4 or IPv6 address")
+        })?;
+        if let Some(class) = unusable(ip) {
+            return Err(Fault::new(
+                format!("{field} has {ip}, which is {class}"),
+                "use an address of the Service CIDR",
+            ));
+        }
+        if ips.iter().any(|other| other.is_ipv4() == ip.is_ipv4()) {
+            return Err(Fault::new(
+                format!("{field} has two addresses of one family ({})", texts.join(", ")),
+                "leave at most one IPv4 and one IPv6 address",
+            ));
+        }
+        ips.push(ip);
+    }
+    Ok(ips)
+}
+
+/// What makes `ip` unfit to be translated to or from: a Service or an endpoint must not lead to it (CVE-2021-25737).
+pub(crate) fn unusable(ip: IpAddr) -> Option<&'static str> {
+    let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    match ip {
+        _ if mapped => Some("an IPv4 address in IPv6 clothes"),
+        _ if ip.is_unspecified() => Some("the unspecified address"),
+        _ if ip.is_loopback() => Some("a loopback address"),
+        _ if link_local => Some("a link-local address"),
+        _ if ip.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        _ => None,
+    }
+}
+
+fn ports(spec: &api::ServiceSpec, wants_node_ports: bool) -> Result<Vec<ServicePort>, Fault> {
+    let written = spec.ports.as_deref().unwrap_or_default();
+    let mut ports = Vec::with_capacity(written.len());
+    let (mut numbers, mut names, mut node_ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for (n, port) in written.iter().enumerate() {
+        let field = format!("spec.ports[{n}]");
+        let protocol = protocol(&field, port.protocol.as_deref())?;
+        let number = number(&format!("{field}.port"), port.port)?;
+        let node_port = match port.node_port.unwrap_or(0) {
+            0 => None,
+            _ if !wants_node_ports => None,
+            written => Some(self::number(&format!("{field}.nodePort"), written)?),
+        };
+        let name = port.name.clone().unwrap_or_default();
+        if !numbers.insert((protocol, number)) {
+            return Err(Fault::new(
+                format!("{field} has {} port {number} a second time", protocol.name()),
+                "leave one of the two",
+            ));
+        }
+        if !names.insert(name.clone()) {
+            let what = if name.is_empty() { "a second port without a name".to_owned() } else { format!("the name {name:?} a second time") };
+            return Err(Fault::new(format!("{field} has {what}"), "give every port a name of its own"));
+        }
+        if let Some(node_port) = node_port
+            && !node_ports.insert((protocol, node_port))
+        {
+            return Err(Fault::new(
+                format!("{field} has {} nodePort {node_port} a second time", protocol.name()),
+                "leave one of the two",
+            ));
+        }
+        ports.push(ServicePort { name, protocol, port: number, node_port });
+    }
+    Ok(ports)
+}
+
+/// A port number, 1 to 65535.
+pub(crate) fn number(field: &str, written: i32) -> Result<u16, Fault> {
+    match u16::try_from(written) {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(Fault::new(format!("{field} is {written}"), "use a port from 1 to 65535")),
+    }
+}
+
+/// A protocol as Services and EndpointSlices spell it; TCP if absent.
+pub(crate) fn protocol(field: &str, written: Option<&str>) -> Result<Protocol, Fault> {
+    match written {
+        None | Some("" | "TCP") => Ok(Protocol::Tcp),
+        Some("UDP") => Ok(Protocol::Udp),
+        Some("SCTP") => Ok(Protocol::Sctp),
+        Some(other) => Err(Fault::new(format!("{field}.protocol is {other:?}"), "use TCP, UDP or SCTP")),
+    }
+}
+
+fn is_local(field: &str, written: Option<&str>) -> Result<bool, Fault> {
+    match written {
+        None | Some("" | "Cluster") => Ok(false),
+        Some("Local") => Ok(true),
+        Some(other) => Err(Fault::new(format!("{field} is {other:?}"), "use Cluster or Local")),
+    }
+}
