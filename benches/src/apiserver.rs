@@ -227,11 +227,8 @@ fn tail(log: &Path) -> String {
 fn make_service_account_key(folder: &Path) -> Result<()> {
     let path = folder.join("service-account.key");
     let path = path.to_string_lossy();
-    crate::lab::command::run(
-        "openssl",
-        ["genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &path],
-    )
-    .map(drop)
+    crate::lab::command::run("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &path])
+        .map(drop)
 }
 
 /// Creates or changes the objects of these files at an API server, as `kubectl apply --server-side` does; status included.
@@ -288,8 +285,9 @@ async fn put(client: &Client, document: serde_json::Value) -> Result<()> {
     }
     api.patch(&name, &parameters, &Patch::Apply(&bare)).await.with_context(|| what.clone())?;
     if let Some(status) = document.get("status") {
-        let status = serde_json::json!({"apiVersion": types.api_version, "kind": types.kind, "metadata": {"name": name}, "status": status});
-        api.patch_status(&name, &parameters, &Patch::Apply(&status))
+        // A merge, because a dual-stack node has two addresses of one type, which an apply refuses as a duplicate key.
+        let status = serde_json::json!({ "status": status });
+        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
             .await
             .with_context(|| format!("status of {what}"))?;
     }

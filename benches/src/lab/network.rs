@@ -67,25 +67,22 @@ impl Network {
         )?;
         let mut lines =
             format!("addr add {router4}/24 dev eth0\naddr add {router6}/64 dev eth0 nodad\nlink set eth0 up\n");
-        for (outside, length) in [(outside4, 32), (outside6, 128)] {
-            writeln!(lines, "addr add {outside}/{length} dev lo")?;
+        for (outside, length, nodad) in [(outside4, 32, ""), (outside6, 128, " nodad")] {
+            writeln!(lines, "addr add {outside}/{length} dev lo{nodad}")?;
         }
         for number in 1..=REMOTE_PODS {
             writeln!(lines, "addr add {}/32 dev lo", remote_pod_address(number, Family::V4))?;
-            writeln!(lines, "addr add {}/128 dev lo", remote_pod_address(number, Family::V6))?;
+            writeln!(lines, "addr add {}/128 dev lo nodad", remote_pod_address(number, Family::V6))?;
         }
         // The outside client asks the node from its own address, not from the router's.
-        writeln!(
-            lines,
-            "route add {node4}/32 dev eth0 src {outside4}\n-6 route add {node6}/128 dev eth0 src {outside6}"
-        )?;
-        writeln!(lines, "route add 10.244.1.0/24 via {node4}\n-6 route add fd00:244:0:1::/64 via {node6}")?;
+        writeln!(lines, "route add {node4}/32 dev eth0 src {outside4}\nroute add {node6}/128 dev eth0 src {outside6}")?;
+        writeln!(lines, "route add 10.244.1.0/24 via {node4}\nroute add fd00:244:0:1::/64 via {node6}")?;
         ip(&far, &lines)?;
         ip(
             &node,
             &format!(
-                "route add default via {router4}\n-6 route add default via {router6}\n\
-                 route add 10.244.2.0/24 via {router4}\n-6 route add fd00:244:0:2::/64 via {router6}\n"
+                "route add default via {router4}\nroute add ::/0 via {router6}\n\
+                 route add 10.244.2.0/24 via {router4}\nroute add fd00:244:0:2::/64 via {router6}\n"
             ),
         )
     }
@@ -99,7 +96,7 @@ impl Network {
                 "link add pod{number} mtu 1500 type veth peer name eth0 mtu 1500 netns {}\n\
                  addr add {GATEWAY_V4}/32 dev pod{number}\naddr add {GATEWAY_V6}/64 dev pod{number} nodad\n\
                  link set pod{number} up\n\
-                 route add {pod4}/32 dev pod{number} scope link\n-6 route add {pod6}/128 dev pod{number}\n",
+                 route add {pod4}/32 dev pod{number} scope link\nroute add {pod6}/128 dev pod{number}\n",
                 self.plan.pod(number)
             ),
         )?;
@@ -108,7 +105,7 @@ impl Network {
             &format!(
                 "addr add {pod4}/32 dev eth0\naddr add {pod6}/128 dev eth0 nodad\nlink set eth0 up\n\
                  route add {GATEWAY_V4} dev eth0 scope link\nroute add default via {GATEWAY_V4} dev eth0\n\
-                 -6 route add default via {GATEWAY_V6} dev eth0\n"
+                 route add ::/0 via {GATEWAY_V6} dev eth0\n"
             ),
         )
     }
