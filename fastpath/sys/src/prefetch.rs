@@ -9,8 +9,9 @@ pub fn read(bytes: &[u8]) {
     }
 }
 
+/// Prefetches the cache line at `at`, which may be any address.
 #[inline(always)]
-fn line(at: *const u8) {
+pub fn line(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: PREFETCHT0 is part of SSE, which every x86_64 has; it is a hint that cannot fault on any address.
     unsafe {

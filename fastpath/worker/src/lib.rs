@@ -1,1 +1,19 @@
-//! The loop that joins ports and engine.
+//! The loop that joins ports and engine: one thread, one core, one queue of the uplink and one of the funnel.
+//!
+//! Read [`Worker::turn`] first: a turn of the loop on one screen. [`port`] is what a turn needs of a queue, [`sleep`] how
+//! it costs nothing when idle, [`stats`] what others may see of it.
+//!
+//! What this crate does not do: it decides nothing about packets (the engine does), opens no sockets (`sys` does) and
+//! answers nobody (the slow path does).
+
+mod lanes;
+pub mod memory_port;
+pub mod port;
+mod sleep;
+pub mod stats;
+mod turn;
+
+pub use port::{Port, XskPort};
+pub use sleep::Spin;
+pub use stats::WorkerStats;
+pub use turn::{Worker, WorkerOptions, WorkerParts};

@@ -20,6 +20,8 @@ use super::statistics::{self, StatisticsReader, XskStatistics};
 const WAKE_UPS_MAX: u32 = 130;
 /// Wake-ups in a row that moved nothing, after which the rest waits for the next turn: never spin on a full backlog.
 const STALLS_MAX: u32 = 2;
+/// Frames in a row that the kernel dropped instead of sending, after which the link counts as down.
+const REFUSALS_MAX: u32 = 16;
 /// How long a socket must have been without its interface before its frames are taken back: far more than a grace period.
 const GONE_FOR_NS: u64 = 1_000_000_000;
 
@@ -30,7 +32,7 @@ pub enum Kick {
     Done,
     /// The kernel takes no more for now; the rest stays in the ring.
     Busy,
-    /// The link is down (ENETDOWN); the ring keeps its frames, and a later flush may succeed.
+    /// The link is down (ENETDOWN, or no carrier); the ring keeps its frames, and a later flush may succeed.
     Down,
     /// The socket lost its interface (ENXIO) and never comes back.
     Gone,
@@ -153,7 +155,7 @@ impl Queue {
     pub fn flush(&mut self) -> Kick {
         self.rings.tx.publish();
         let mut waiting = self.rings.tx.waiting();
-        let mut stalls = 0;
+        let (mut stalls, mut refused) = (0, 0);
         for _ in 0..WAKE_UPS_MAX {
             if waiting == 0 || !self.rings.tx.needs_wakeup() {
                 return Kick::Done;
@@ -165,23 +167,47 @@ impl Queue {
             match result {
                 // With zero-copy the driver works on; what is left is on its way.
                 Ok(()) if self.mode == Mode::ZeroCopy => return Kick::Done,
-                Ok(()) => {}
-                Err(libc::EAGAIN) => {}
-                // The frame is completed all the same: sent to nobody (PITFALLS of copy mode: the peer is down or full).
-                Err(libc::EBUSY | libc::ENOBUFS) => self.refused_by_kernel += 1,
-                Err(libc::ENETDOWN) => return Kick::Down,
-                Err(libc::ENXIO) => {
-                    self.gone_since_ns.get_or_insert_with(clock::monotonic_ns);
-                    return Kick::Gone;
+                Ok(()) | Err(libc::EAGAIN) => refused = 0,
+                // The frame is completed all the same, sent to nobody: the link has no carrier or its queue is full.
+                // Each such call costs a system call for one frame, so a link that takes nothing counts as down.
+                Err(error @ (libc::EBUSY | libc::ENOBUFS)) => {
+                    self.kick_of(error);
+                    refused += 1;
+                    if refused >= REFUSALS_MAX {
+                        return Kick::Down;
+                    }
                 }
-                // EINTR and whatever else: the frames stay in the ring for the next turn.
-                Err(_) => return Kick::Busy,
+                Err(error) => return self.kick_of(error),
             }
             if stalls >= STALLS_MAX {
                 return Kick::Busy;
             }
         }
         Kick::Busy
+    }
+
+    fn kick_of(&mut self, error: i32) -> Kick {
+        match error {
+            libc::EBUSY | libc::ENOBUFS => {
+                self.refused_by_kernel += 1;
+                Kick::Busy
+            }
+            libc::ENETDOWN => Kick::Down,
+            libc::ENXIO => {
+                self.gone_since_ns.get_or_insert_with(clock::monotonic_ns);
+                Kick::Gone
+            }
+            // EAGAIN, EINTR and whatever else: the frames stay in the ring for the next turn.
+            _ => Kick::Busy,
+        }
+    }
+
+    /// Asks the kernel whether the socket could send, with whatever is in the ring: one system call, always.
+    pub fn probe(&mut self) -> Kick {
+        match self.wake_to_send() {
+            Ok(()) => Kick::Done,
+            Err(error) => self.kick_of(error),
+        }
     }
 
     /// Takes back what the kernel has sent; returns how many chunks.

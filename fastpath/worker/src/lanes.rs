@@ -1,0 +1,390 @@
+//! What a turn works on: the two ports, their frames, the engine, the queues to the slow path and control. Every
+//! method is one line of [`crate::Worker::turn`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use atalho_engine::conntrack::{Epochs, ExpiryScan};
+use atalho_engine::counters::Counters;
+use atalho_engine::handoff::{HANDOFF_FRAME_BYTES, Handoff, Task, WorkerQueues};
+use atalho_engine::pipeline::{BATCH, Engine, Slot};
+use atalho_engine::tables::Tables;
+use atalho_engine::verdict::{DropReason, PuntReason, Verdict};
+use atalho_layout::{NextHopKind, ifindex_of_tag};
+use atalho_sys::prefetch;
+use atalho_sys::xsk::{Frame, FrameBooks, FramePool, Side};
+
+use crate::port::Port;
+
+/// Packets and requests taken back from the slow path and control in one turn, each: a flood of them must not keep the
+/// ports waiting.
+pub const RETURNS_PER_TURN: usize = 32;
+pub const ENDS_PER_TURN: usize = 64;
+/// Table slots scanned in one turn: a few microseconds.
+const EXPIRY_SLOTS_PER_TURN: u32 = 2048;
+/// Seconds in which the whole share of a worker is scanned once. The shortest timeout is 10 s and is meant roughly.
+const EXPIRY_PASS_S: u32 = 8;
+
+/// The ports and all that a packet meets on its way between them.
+pub struct Lanes<P> {
+    pub uplink_ifindex: u32,
+    pub pool: FramePool,
+    pub uplink: P,
+    pub funnel: P,
+    pub engine: Engine,
+    pub counters: Arc<Counters>,
+    pub queues: Arc<WorkerQueues>,
+    pub epochs: Arc<Epochs>,
+    pub expiry: Expiry,
+    /// Received and not yet acted on; empty between two calls, its memory kept.
+    batch: Vec<(Frame, u32)>,
+    received: Vec<Frame>,
+    returned: Vec<Box<Handoff>>,
+    /// Set when a packet was punted: the slow path has to be told once.
+    pub has_punted: bool,
+}
+
+/// The walk over this worker's share of the table.
+pub struct Expiry {
+    pub scan: ExpiryScan,
+    /// Slots that become due with every second.
+    pub slots_per_s: u32,
+    due: u32,
+    last_s: u32,
+}
+
+impl Expiry {
+    /// `slots`: of the whole table, both families.
+    pub fn new(worker: usize, workers: usize, slots: u64) -> Self {
+        let share = slots.div_ceil(workers.max(1) as u64);
+        Self {
+            scan: ExpiryScan::new(worker, workers),
+            slots_per_s: share.div_ceil(u64::from(EXPIRY_PASS_S)).min(u64::from(u32::MAX)) as u32,
+            due: 0,
+            last_s: 0,
+        }
+    }
+
+    /// Whether slots are due to be looked at.
+    pub fn is_due(&self) -> bool {
+        self.due > 0
+    }
+
+    fn take_due(&mut self, now_s: u32) -> u32 {
+        if now_s != self.last_s {
+            // However long the worker slept: one pass is enough.
+            let seconds = now_s.wrapping_sub(self.last_s).min(EXPIRY_PASS_S);
+            self.due = self
+                .due
+                .saturating_add(self.slots_per_s.saturating_mul(seconds))
+                .min(self.slots_per_s.saturating_mul(EXPIRY_PASS_S));
+            self.last_s = now_s;
+        }
+        let budget = self.due.min(EXPIRY_SLOTS_PER_TURN);
+        self.due -= budget;
+        budget
+    }
+}
+
+/// What the engine said about one packet, kept while its frame moves.
+#[derive(Clone, Copy)]
+struct Outcome {
+    verdict: Verdict,
+    send_len: usize,
+    via: NextHopKind,
+    neighbour: Option<IpAddr>,
+    mtu: u16,
+}
+
+impl Outcome {
+    const NONE: Self = Self {
+        verdict: Verdict::Drop(DropReason::TooShort),
+        send_len: 0,
+        via: NextHopKind::Unused,
+        neighbour: None,
+        mtu: 0,
+    };
+
+    fn of(slot: &Slot<'_>) -> Self {
+        Self { verdict: slot.verdict, send_len: slot.send_len, via: slot.via, neighbour: slot.neighbour, mtu: slot.mtu }
+    }
+
+    fn punt(&self, reason: PuntReason) -> Task {
+        Task::Punt { reason, next_hop_address: self.neighbour, mtu: self.mtu }
+    }
+
+    fn side(&self) -> Side {
+        if self.via == NextHopKind::Uplink { Side::Uplink } else { Side::Funnel }
+    }
+}
+
+impl<P: Port> Lanes<P> {
+    #[expect(clippy::too_many_arguments, reason = "one call, from the worker's own constructor, by named parts")]
+    pub fn new(
+        uplink_ifindex: u32,
+        pool: FramePool,
+        uplink: P,
+        funnel: P,
+        engine: Engine,
+        queues: Arc<WorkerQueues>,
+        epochs: Arc<Epochs>,
+        expiry: Expiry,
+    ) -> Self {
+        Self {
+            uplink_ifindex,
+            pool,
+            uplink,
+            funnel,
+            counters: engine.counters().clone(),
+            engine,
+            queues,
+            epochs,
+            expiry,
+            batch: Vec::with_capacity(BATCH),
+            received: Vec::with_capacity(BATCH),
+            returned: Vec::with_capacity(RETURNS_PER_TURN),
+            has_punted: false,
+        }
+    }
+
+    /// Takes back sent frames.
+    pub fn reclaim(&mut self, now_ms: u64) {
+        self.uplink.reclaim(&mut self.pool, now_ms);
+        self.funnel.reclaim(&mut self.pool, now_ms);
+    }
+
+    /// Hands out free frames and sends what was queued.
+    pub fn refill_and_flush(&mut self, now_ms: u64) {
+        for port in [&mut self.uplink, &mut self.funnel] {
+            port.refill(&mut self.pool);
+            port.flush(now_ms);
+        }
+    }
+
+    /// Receives a batch on `side`, runs it through the engine and acts on the verdicts; returns how many came in.
+    pub fn serve(&mut self, side: Side, tables: &Tables, now_s: u32) -> usize {
+        let port = match side {
+            Side::Uplink => &mut self.uplink,
+            Side::Funnel => &mut self.funnel,
+        };
+        let count = port.receive(&mut self.pool, &mut self.received, BATCH);
+        if count == 0 {
+            return 0;
+        }
+        for frame in &self.received {
+            prefetch::read(self.pool.bytes(frame));
+        }
+        let mut received = std::mem::take(&mut self.received);
+        for frame in received.drain(..) {
+            match self.ingress_of(side, &frame) {
+                Ok(ingress) => self.batch.push((frame, ingress)),
+                Err(reason) => {
+                    self.counters.received(frame.len());
+                    self.drops(frame, reason);
+                }
+            }
+        }
+        self.received = received;
+        let outcomes = self.process(tables, now_s);
+        let mut batch = std::mem::take(&mut self.batch);
+        for ((frame, ingress), outcome) in batch.drain(..).zip(&outcomes) {
+            self.act(frame, ingress, outcome);
+        }
+        self.batch = batch;
+        count
+    }
+
+    /// The port by which a frame came in: the interface index of the uplink, or the one in a funnel frame's tag.
+    fn ingress_of(&self, side: Side, frame: &Frame) -> Result<u32, DropReason> {
+        if frame.pieces() > 1 {
+            return Err(DropReason::RxMultiPiece);
+        }
+        match side {
+            Side::Uplink => Ok(self.uplink_ifindex),
+            Side::Funnel => {
+                let mac = self.pool.bytes(frame).first_chunk::<6>().ok_or(DropReason::TooShort)?;
+                ifindex_of_tag(*mac).ok_or(DropReason::UnknownPort)
+            }
+        }
+    }
+
+    /// Runs `self.batch` through the engine.
+    fn process(&mut self, tables: &Tables, now_s: u32) -> [Outcome; BATCH] {
+        let mut slots: [Slot<'_>; BATCH] = std::array::from_fn(|_| Slot::default());
+        let count = self.batch.len();
+        for (slot, (frame, ingress)) in slots.iter_mut().zip(&mut self.batch) {
+            *slot = Slot::new(self.pool.bytes_mut(frame), *ingress);
+        }
+        self.engine.process(tables, now_s, &mut slots[..count]);
+        let mut outcomes = [Outcome::NONE; BATCH];
+        for (outcome, slot) in outcomes.iter_mut().zip(&slots[..count]) {
+            *outcome = Outcome::of(slot);
+        }
+        outcomes
+    }
+
+    /// Carries a verdict out: each frame ends in a ring, or back in the pool; each packet in one counter.
+    fn act(&mut self, mut frame: Frame, ingress: u32, outcome: &Outcome) {
+        match outcome.verdict {
+            Verdict::Forward { .. } => {
+                // Never longer than what came in, so it fits.
+                self.pool.set_len(&mut frame, outcome.send_len);
+                self.forward(frame, outcome.side());
+            }
+            Verdict::Punt(reason) => {
+                let bytes = self.pool.bytes(&frame);
+                let buffer = if bytes.len() <= HANDOFF_FRAME_BYTES { self.queues.free.pop() } else { None };
+                match buffer {
+                    Some(mut buffer) => {
+                        buffer.frame[..bytes.len()].copy_from_slice(bytes);
+                        buffer.len = bytes.len();
+                        buffer.ingress = ingress;
+                        self.punt(buffer, outcome.punt(reason), reason);
+                    }
+                    None => self.counters.dropped(DropReason::PuntQueueFull),
+                }
+                self.pool.give_back(frame);
+            }
+            // Counted by the engine.
+            Verdict::Drop(_) => self.pool.give_back(frame),
+        }
+    }
+
+    fn forward(&mut self, frame: Frame, side: Side) {
+        let bytes = frame.len();
+        match self.transmit(frame, side) {
+            Ok(()) => self.counters.forwarded(bytes),
+            Err((frame, reason)) => self.drops(frame, reason),
+        }
+    }
+
+    fn transmit(&mut self, frame: Frame, side: Side) -> Result<(), (Frame, DropReason)> {
+        let port = match side {
+            Side::Uplink => &mut self.uplink,
+            Side::Funnel => &mut self.funnel,
+        };
+        port.transmit(&mut self.pool, frame)
+    }
+
+    fn drops(&mut self, frame: Frame, reason: DropReason) {
+        self.counters.dropped(reason);
+        self.pool.give_back(frame);
+    }
+
+    fn punt(&mut self, mut buffer: Box<Handoff>, task: Task, reason: PuntReason) {
+        buffer.task = task;
+        match self.queues.punts.push(buffer) {
+            Ok(()) => {
+                self.counters.punted(reason);
+                self.has_punted = true;
+            }
+            Err(buffer) => {
+                self.counters.dropped(DropReason::PuntQueueFull);
+                self.free(buffer);
+            }
+        }
+    }
+
+    /// Acts on what the slow path sends back; returns how much there was.
+    pub fn serve_returns(&mut self, tables: &Tables, now_s: u32) -> usize {
+        let mut count = 0;
+        while count < RETURNS_PER_TURN {
+            let Some(buffer) = self.queues.returns.pop() else { break };
+            count += 1;
+            match buffer.task {
+                Task::Resume => self.returned.push(buffer),
+                Task::Reply => {
+                    let side = if buffer.ingress == self.uplink_ifindex { Side::Uplink } else { Side::Funnel };
+                    if let Some(frame) = self.pool.copy_from(buffer.bytes()) {
+                        match self.transmit(frame, side) {
+                            Ok(()) => self.counters.originated(),
+                            // An answer that could not be sent was never originated.
+                            Err((frame, _)) => self.pool.give_back(frame),
+                        }
+                    }
+                    self.free(buffer);
+                }
+                // The slow path's own books say how these ended.
+                Task::Drop(_) | Task::Punt { .. } => self.free(buffer),
+            }
+        }
+        if !self.returned.is_empty() {
+            self.resume(tables, now_s);
+        }
+        count
+    }
+
+    /// Runs `self.returned` through the engine, in the buffers that they came in.
+    fn resume(&mut self, tables: &Tables, now_s: u32) {
+        let mut returned = std::mem::take(&mut self.returned);
+        let mut outcomes = [Outcome::NONE; RETURNS_PER_TURN];
+        {
+            let mut slots: [Slot<'_>; RETURNS_PER_TURN] = std::array::from_fn(|_| Slot::default());
+            let count = returned.len();
+            for (slot, buffer) in slots.iter_mut().zip(&mut returned) {
+                let buffer = &mut **buffer;
+                *slot = Slot::new(&mut buffer.frame[..buffer.len], buffer.ingress);
+            }
+            self.engine.resume(tables, now_s, &mut slots[..count]);
+            for (outcome, slot) in outcomes.iter_mut().zip(&slots[..count]) {
+                *outcome = Outcome::of(slot);
+            }
+        }
+        for (buffer, outcome) in returned.drain(..).zip(&outcomes) {
+            match outcome.verdict {
+                Verdict::Forward { .. } => {
+                    match self.pool.copy_from(&buffer.frame[..outcome.send_len]) {
+                        Some(frame) => self.forward(frame, outcome.side()),
+                        None => self.counters.dropped(DropReason::TxNoFrame),
+                    }
+                    self.free(buffer);
+                }
+                Verdict::Punt(reason) => self.punt(buffer, outcome.punt(reason), reason),
+                Verdict::Drop(_) => self.free(buffer),
+            }
+        }
+        self.returned = returned;
+    }
+
+    /// Ends the connections that control names; returns how many were asked for and how many were there.
+    pub fn end_flows(&mut self) -> (usize, u64) {
+        let (mut asked, mut ended) = (0, 0);
+        while asked < ENDS_PER_TURN {
+            let Some(at) = self.queues.end_flows.pop() else { break };
+            asked += 1;
+            ended += u64::from(self.engine.table().end(&self.epochs, at));
+        }
+        (asked, ended)
+    }
+
+    /// Looks at the next slots that are due; returns how many connections ended.
+    pub fn expire(&mut self, tables: &Tables, now_s: u32) -> u64 {
+        let budget = self.expiry.take_due(now_s);
+        if budget == 0 {
+            return 0;
+        }
+        let timeouts = &tables.settings.timeouts;
+        let expired = self.engine.table().expire(&mut self.expiry.scan, budget, now_s, timeouts, &self.epochs);
+        u64::from(expired.ended)
+    }
+
+    /// Whether something waits for this worker.
+    pub fn has_work(&self) -> bool {
+        self.uplink.has_received()
+            || self.funnel.has_received()
+            || !self.queues.returns.is_empty()
+            || !self.queues.end_flows.is_empty()
+    }
+
+    pub fn books(&self) -> FrameBooks {
+        let mut books = self.pool.books();
+        self.uplink.add_to_books(&mut books);
+        self.funnel.add_to_books(&mut books);
+        books
+    }
+
+    fn free(&self, buffer: Box<Handoff>) {
+        // The queue has room for every buffer there is; a stranger's would be freed here, which a test would see.
+        let _ = self.queues.free.push(buffer);
+    }
+}

@@ -1,0 +1,212 @@
+//! The loop.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use arc_swap::{ArcSwap, Cache};
+use atalho_engine::conntrack::Epochs;
+use atalho_engine::handoff::WorkerQueues;
+use atalho_engine::pipeline::Engine;
+use atalho_engine::tables::Tables;
+use atalho_sys::doorbell::Doorbell;
+use atalho_sys::xsk::{FramePool, Side};
+use atalho_sys::{clock, cores, no_alloc};
+
+use crate::lanes::{Expiry, Lanes};
+use crate::port::Port;
+use crate::sleep::{Spin, sleep};
+use crate::stats::{WorkerStats, add, store};
+
+/// Turns after which a worker that never rests stores its figures.
+const TURNS_PER_REPORT: u32 = 256;
+
+/// Who a worker is.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    pub index: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// The kernel's number of the core to pin to; `None`: float.
+    pub core: Option<usize>,
+    pub spin: Spin,
+    /// Kernel interface index of the uplink.
+    pub uplink_ifindex: u32,
+}
+
+/// What a worker is made of.
+pub struct WorkerParts<P> {
+    pub pool: FramePool,
+    pub uplink: P,
+    pub funnel: P,
+    pub engine: Engine,
+    pub epochs: Arc<Epochs>,
+    pub queues: Arc<WorkerQueues>,
+    pub snapshot: Arc<ArcSwap<Tables>>,
+    /// Tells the slow path that something was punted. Called at most once a turn; must not allocate or wait.
+    pub ring_slow_path: Box<dyn Fn() + Send>,
+    pub doorbell: Arc<Doorbell>,
+    pub stats: Arc<WorkerStats>,
+}
+
+/// One worker.
+pub struct Worker<P> {
+    options: WorkerOptions,
+    tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
+    snapshot: Arc<ArcSwap<Tables>>,
+    lanes: Lanes<P>,
+    ring_slow_path: Box<dyn Fn() + Send>,
+    doorbell: Arc<Doorbell>,
+    stats: Arc<WorkerStats>,
+    /// When the present stretch of work began; `None` while there is nothing to do.
+    busy_since_ns: Option<u64>,
+    idle_since_ns: Option<u64>,
+    turns_unreported: u32,
+}
+
+impl<P: Port> Worker<P> {
+    pub fn new(options: WorkerOptions, parts: WorkerParts<P>) -> Self {
+        let geometry = parts.engine.table().geometry();
+        let expiry = Expiry::new(options.index, options.workers, 2 * u64::from(geometry.slots()));
+        Self {
+            tables: Cache::new(parts.snapshot.clone()),
+            snapshot: parts.snapshot,
+            lanes: Lanes::new(
+                options.uplink_ifindex,
+                parts.pool,
+                parts.uplink,
+                parts.funnel,
+                parts.engine,
+                parts.queues,
+                parts.epochs,
+                expiry,
+            ),
+            options,
+            ring_slow_path: parts.ring_slow_path,
+            doorbell: parts.doorbell,
+            stats: parts.stats,
+            busy_since_ns: None,
+            idle_since_ns: None,
+            turns_unreported: 0,
+        }
+    }
+
+    /// Starts a thread for it. A panic there ends the process: no packet is served by half a worker, and a supervisor
+    /// starts the process anew.
+    pub fn spawn(self, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>>
+    where
+        P: Send + 'static,
+    {
+        let index = self.options.index;
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let run = std::panic::AssertUnwindSafe(|| self.run(&stop));
+            if std::panic::catch_unwind(run).is_err() {
+                no_alloc::disarm();
+                eprintln!("worker {index} panicked (message above); the process ends so that it is started anew");
+                std::process::exit(2);
+            }
+        })
+    }
+
+    /// Works until `stop` is set, which a sleeping worker sees within a second, or at once if its doorbell is rung.
+    pub fn run(mut self, stop: &AtomicBool) {
+        if let Some(core) = self.options.core
+            && let Err(error) = cores::pin(core)
+        {
+            eprintln!("worker {}: {error}; it floats", self.options.index);
+        }
+        // arc-swap makes a thread's bookkeeping at its first load.
+        drop(self.snapshot.load_full());
+        self.report();
+        no_alloc::arm();
+        while !stop.load(Ordering::Relaxed) {
+            if self.turn() == 0 {
+                self.idle();
+            }
+        }
+        no_alloc::disarm();
+        self.report();
+        self.lanes.epochs.leave(&self.lanes.queues.epoch);
+    }
+
+    /// One turn: read the snapshot, reclaim, receive, process, act on the verdicts, refill and flush. Returns how much
+    /// there was to do.
+    pub fn turn(&mut self) -> usize {
+        let lanes = &mut self.lanes;
+        lanes.epochs.enter(&lanes.queues.epoch);
+        let tables: &Tables = self.tables.load();
+        let (now_s, now_ms) = (clock::coarse_seconds(), clock::coarse_ms());
+
+        lanes.reclaim(now_ms);
+        let packets = lanes.serve(Side::Uplink, tables, now_s)
+            + lanes.serve(Side::Funnel, tables, now_s)
+            + lanes.serve_returns(tables, now_s);
+        let (asked, ended) = lanes.end_flows();
+        lanes.refill_and_flush(now_ms);
+        if std::mem::take(&mut lanes.has_punted) {
+            (self.ring_slow_path)();
+        }
+        let expired = lanes.expire(tables, now_s);
+
+        let words = &self.stats.words;
+        store(&words.generation, tables.generation);
+        if packets + asked > 0 || expired > 0 {
+            add(&words.packets, packets as u64);
+            add(&words.flows_ended, ended);
+            add(&words.flows_expired, expired);
+            self.note_work();
+        }
+        packets + asked
+    }
+
+    /// The clock is read when work begins and when it ends, never per packet.
+    fn note_work(&mut self) {
+        self.idle_since_ns = None;
+        if self.busy_since_ns.is_none() {
+            self.busy_since_ns = Some(clock::monotonic_ns());
+        }
+        self.turns_unreported += 1;
+        if self.turns_unreported >= TURNS_PER_REPORT {
+            self.report();
+        }
+    }
+
+    fn idle(&mut self) {
+        let now_ns = clock::monotonic_ns();
+        if self.busy_since_ns.is_some() {
+            self.report();
+        }
+        let idle_since_ns = *self.idle_since_ns.get_or_insert(now_ns);
+        match self.options.spin {
+            Spin::Micros(spin_us) if now_ns - idle_since_ns >= u64::from(spin_us) * 1000 => self.sleep(now_ns),
+            _ => std::hint::spin_loop(),
+        }
+    }
+
+    fn sleep(&mut self, from_ns: u64) {
+        let lanes = &self.lanes;
+        if lanes.expiry.is_due() {
+            return;
+        }
+        self.report();
+        let lanes = &self.lanes;
+        sleep([&lanes.uplink, &lanes.funnel], &lanes.queues, &lanes.epochs, &self.doorbell, || lanes.has_work());
+        add(&self.stats.words.asleep_ns, clock::monotonic_ns() - from_ns);
+        add(&self.stats.words.sleeps, 1);
+    }
+
+    /// Stores the figures, and ends the present stretch of work.
+    fn report(&mut self) {
+        let words = &self.stats.words;
+        if let Some(since_ns) = self.busy_since_ns.take() {
+            add(&words.busy_ns, clock::monotonic_ns() - since_ns);
+        }
+        self.turns_unreported = 0;
+        self.stats.store_books(&self.lanes.books());
+        for (side, port) in [(Side::Uplink, &self.lanes.uplink), (Side::Funnel, &self.lanes.funnel)] {
+            store(&words.ports[side as usize].state, port.state() as u64);
+            store(&words.ports[side as usize].refused_by_kernel, port.refused_by_kernel());
+        }
+    }
+}
