@@ -1,7 +1,63 @@
-//! The connection table. (API first; filled in next.)
+//! The connection table: one, shared by all workers, control and the kernel programs, fixed in size.
+//!
+//! One entry per direction. A key has two buckets of 16 slots and goes into the emptier one; tags of 16 bits stand in
+//! an array of their own that stays in the cache, so that a look-up costs one line of memory ([`find`](ConnTable::find)).
+//! An answer may arrive at another worker than the request, therefore no part of the table belongs to a worker, and
+//! nothing here locks:
+//!
+//! - a slot's life and the order of its stores: `half.rs`;
+//! - insert-if-absent of both directions at once: `insert.rs`;
+//! - removal as a whole, by one winner: `end.rs`; idle ones: `expire.rs`; when slots are used again: `epochs.rs`;
+//! - what a cut-off writer may leave behind, and its repair: `repair.rs`.
+//!
+//! Owners: key, translation, next hop, ingress and peer are written once, before publication. `TICK`, `STATE` and the
+//! window words of a direction belong to the worker that handles that direction's packets. `CTL` moves by
+//! compare-and-swap. Control and the slow path read, and ask workers to end flows.
+//!
+//! Cost on the way of a packet, dearest last: prefetched look-up, look-up (a miss of the cache each for tags and entry),
+//! insert (two claims, two scans), eviction. Nothing allocates after [`ConnTable::new`].
+//!
+//! What it does not do: it chooses nothing (admission does), wakes nobody, and reads no clock: `now_s` is the kernel's
+//! coarse seconds.
+
+mod counts;
+mod end;
+mod epochs;
+mod expire;
+mod family;
+mod find;
+mod half;
+mod insert;
+mod memory;
+mod repair;
+mod scan;
+mod state;
+mod tcp;
+
+#[cfg(all(test, loom))]
+mod loom_model;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 use std::net::IpAddr;
 
-use crate::flow::FlowKey;
+use atalho_layout::SECRET_WORDS;
+
+use self::counts::Counts;
+use self::family::{V4, V6};
+use self::half::Half;
+use crate::flow::{FlowKey, Protocol};
+use crate::tables::Timeouts;
+
+pub use epochs::Epochs;
+pub use expire::{Expired, ExpiryScan};
+pub use find::Probe;
+pub use insert::{InsertError, Inserted};
+pub use memory::{Geometry, TableMemory};
+pub use repair::TableCheck;
+pub use scan::Connection;
+pub use state::ConnectionState;
+pub use tcp::TcpSegment;
 
 /// A slot and the sequence under which it was read: still the same flow if the sequence still stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,4 +85,189 @@ pub struct Direction {
     pub next_hop: u32,
     /// Kernel interface index of the port by which packets of this direction come in.
     pub ingress: u32,
+}
+
+/// A connection to be inserted, as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewConnection {
+    /// The direction of the first packet.
+    pub original: Direction,
+    /// Its key is that of the answers as they come in, before they are translated back.
+    pub reply: Direction,
+    /// Admitted through a Service.
+    pub is_service: bool,
+    /// The first packet, if it is TCP.
+    pub first_segment: Option<TcpSegment>,
+}
+
+/// A found direction of a live connection: all that a packet of it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    pub at: FlowRef,
+    pub rewrite: Rewrite,
+    pub next_hop: u32,
+    /// Kernel interface index of the port by which packets of this direction come in.
+    pub ingress: u32,
+    pub protocol: Protocol,
+    pub is_reply: bool,
+    /// Source address or port is rewritten.
+    pub is_snat: bool,
+    /// Destination address or port is rewritten.
+    pub is_dnat: bool,
+    /// Admitted through a Service.
+    pub is_service: bool,
+    /// Slot of the other direction.
+    pub peer: u32,
+}
+
+/// A view of the table, cheap to copy and shared by everybody.
+#[derive(Clone, Copy)]
+pub struct ConnTable {
+    v4: Half<V4>,
+    v6: Half<V6>,
+    secret: [u64; SECRET_WORDS],
+    geometry: Geometry,
+    counts: &'static Counts,
+}
+
+/// Calls the same function on the half of a family.
+macro_rules! on_half {
+    ($table:expr, $is_ipv6:expr, $half:ident => $call:expr) => {
+        if $is_ipv6 {
+            let $half = &$table.v6;
+            $call
+        } else {
+            let $half = &$table.v4;
+            $call
+        }
+    };
+}
+
+impl ConnTable {
+    /// A view of `memory`, which is zero or a table of the same geometry and secret. Reads it once to count what lives
+    /// in it. Panics if the memory is shorter than the geometry says. For start-up only: it allocates.
+    pub fn new(memory: TableMemory, geometry: Geometry, secret: &[u64; SECRET_WORDS]) -> Self {
+        let table = Self {
+            v4: Half::new(memory.tags4, memory.entries4, geometry.buckets()),
+            v6: Half::new(memory.tags6, memory.entries6, geometry.buckets()),
+            secret: *secret,
+            geometry,
+            counts: Counts::leak(),
+        };
+        table.counts.set_live(table.connections().count() as u64);
+        table
+    }
+
+    /// A table in plain memory that is never given back, for tests and offline use.
+    pub fn in_memory(max_flows: usize, secret: &[u64; SECRET_WORDS]) -> Self {
+        let geometry = Geometry::for_max_flows(max_flows);
+        Self::new(TableMemory::in_memory(geometry), geometry, secret)
+    }
+
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The live flow with this key.
+    #[inline]
+    pub fn find(&self, key: &FlowKey) -> Option<Flow> {
+        self.find_probe(&self.probe(key)?)
+    }
+
+    /// Inserts both directions of a connection, or none. `worker` only spreads the count.
+    pub fn insert(
+        &self,
+        worker: u8,
+        epochs: &Epochs,
+        new: &NewConnection,
+        now_s: u32,
+    ) -> Result<Inserted, InsertError> {
+        let result = on_half!(self, !new.original.key.is_ipv4(), half => half.insert(&self.secret, epochs, new, now_s));
+        match result {
+            Ok(_) => self.counts.add_live(usize::from(worker)),
+            Err(InsertError::TableFull { evicted: true }) => self.counts.count_eviction(usize::from(worker)),
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// A packet of this flow passes. Only the worker whose batch found the flow may call it: the slot must not have
+    /// been reused since.
+    #[inline]
+    pub fn touch(&self, flow: &Flow, now_s: u32) {
+        on_half!(self, flow.at.is_ipv6, half => half.touch(flow, now_s));
+    }
+
+    /// A TCP packet of this flow passes; as [`Self::touch`], and in addition to it.
+    #[inline]
+    pub fn observe_tcp(&self, flow: &Flow, segment: &TcpSegment) {
+        on_half!(self, flow.at.is_ipv6, half => half.observe_tcp(flow, segment));
+    }
+
+    /// Whether this packet of the flow opens a new connection in place of one that is over: then end it and admit anew.
+    pub fn is_reusable(&self, flow: &Flow, segment: &TcpSegment) -> bool {
+        segment.is_first() && on_half!(self, flow.at.is_ipv6, half => half.is_reusable(flow, segment))
+    }
+
+    /// The state of the flow's connection; `None` if it has ended.
+    pub fn state(&self, flow: &Flow) -> Option<ConnectionState> {
+        on_half!(self, flow.at.is_ipv6, half => half.state(flow.at))
+    }
+
+    /// Ends a connection as a whole, given either of its directions. Of several callers one gets `true`; `false` if it
+    /// was no longer there.
+    pub fn end(&self, epochs: &Epochs, at: FlowRef) -> bool {
+        let is_won = on_half!(self, at.is_ipv6, half => half.end(epochs, at));
+        if is_won {
+            self.counts.sub_live(at.slot as usize);
+        }
+        is_won
+    }
+
+    /// Looks at the next `budget_slots` slots of a worker's share and ends what has been idle for too long.
+    pub fn expire(
+        &self,
+        scan: &mut ExpiryScan,
+        budget_slots: u32,
+        now_s: u32,
+        timeouts: &Timeouts,
+        epochs: &Epochs,
+    ) -> Expired {
+        expire::expire(self, scan, budget_slots, now_s, timeouts, epochs)
+    }
+
+    /// Every live connection, by its original direction. Others go on writing meanwhile: each is read as a whole, but
+    /// what comes and goes during the walk may be missing.
+    pub fn connections(&self) -> impl Iterator<Item = Connection> + use<> {
+        let (v4, v6) = (self.v4, self.v6);
+        v4.connections().chain(v6.connections())
+    }
+
+    /// Number of live connections.
+    pub fn count(&self) -> u64 {
+        self.counts.live()
+    }
+
+    /// Connections that were ended early because their buckets were full.
+    pub fn evicted(&self) -> u64 {
+        self.counts.evicted()
+    }
+
+    /// Looks for what a cut-off writer leaves behind. While workers run, it also finds what they are just about.
+    pub fn check(&self) -> TableCheck {
+        let mut check = TableCheck::default();
+        self.v4.check(&self.secret, &mut check);
+        self.v6.check(&self.secret, &mut check);
+        check
+    }
+
+    /// As [`Self::check`], and takes away what is broken; says what it found. For adoption, before any worker runs and
+    /// after the kernel has passed a grace period: dying slots become free at once.
+    pub fn repair(&self) -> TableCheck {
+        let mut check = TableCheck::default();
+        self.v4.repair(&self.secret, &mut check);
+        self.v6.repair(&self.secret, &mut check);
+        self.counts.set_live(check.connections);
+        check
+    }
 }

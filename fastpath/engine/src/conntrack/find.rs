@@ -1,0 +1,172 @@
+//! Look-up, and what a packet of a found flow leaves in its entry.
+//!
+//! In one go, or split so that a batch overlaps its misses of the cache: hash all and prefetch the tags, then prefetch
+//! the entries whose tags match, then find.
+
+use atalho_layout::state::{KIND_DNAT, KIND_REPLY, KIND_SERVICE, KIND_SNAT, SEEN};
+use atalho_layout::{Phase, tag};
+
+use super::family::{CTL, Family, SLOTS, STATE, TICK, V4, V6};
+use super::half::Half;
+use super::tcp::{TcpSegment, Track};
+use super::{ConnTable, Flow, FlowRef};
+use crate::atomic::{AtomicU32, Ordering};
+use crate::flow::{FlowKey, Protocol};
+
+/// A key, hashed: what the steps of a batched look-up hand on.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    hash: u32,
+    key: ProbeKey,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum ProbeKey {
+    V4(<V4 as Family>::Key),
+    V6(<V6 as Family>::Key),
+}
+
+impl ConnTable {
+    /// Hashes a key. `None` if its addresses are of two families.
+    #[inline]
+    pub fn probe(&self, key: &FlowKey) -> Option<Probe> {
+        if key.is_ipv4() {
+            let key = V4::key(key)?;
+            Some(Probe { hash: V4::hash(&self.secret, &key), key: ProbeKey::V4(key) })
+        } else {
+            let key = V6::key(key)?;
+            Some(Probe { hash: V6::hash(&self.secret, &key), key: ProbeKey::V6(key) })
+        }
+    }
+
+    /// Names the lines of the key's tags to `prefetch`.
+    #[inline]
+    pub fn prefetch_tags(&self, probe: &Probe, prefetch: impl Fn(*const u8)) {
+        match &probe.key {
+            ProbeKey::V4(_) => self.v4.prefetch_tags(probe.hash, prefetch),
+            ProbeKey::V6(_) => self.v6.prefetch_tags(probe.hash, prefetch),
+        }
+    }
+
+    /// Reads the key's tags and names the first line of each entry that may be it.
+    #[inline]
+    pub fn prefetch_entry(&self, probe: &Probe, prefetch: impl Fn(*const u8)) {
+        match &probe.key {
+            ProbeKey::V4(_) => self.v4.prefetch_entry(probe.hash, prefetch),
+            ProbeKey::V6(_) => self.v6.prefetch_entry(probe.hash, prefetch),
+        }
+    }
+
+    /// The live flow with this key.
+    #[inline]
+    pub fn find_probe(&self, probe: &Probe) -> Option<Flow> {
+        match &probe.key {
+            ProbeKey::V4(key) => self.v4.find(probe.hash, key),
+            ProbeKey::V6(key) => self.v6.find(probe.hash, key),
+        }
+    }
+}
+
+impl<F: Family> Half<F> {
+    #[inline]
+    fn prefetch_tags(&self, hash: u32, prefetch: impl Fn(*const u8)) {
+        for bucket in self.pair(hash) {
+            prefetch(self.tag_words(bucket).as_ptr().cast());
+        }
+    }
+
+    #[inline]
+    fn prefetch_entry(&self, hash: u32, prefetch: impl Fn(*const u8)) {
+        for slot in self.candidates(hash) {
+            prefetch(self.entry(slot).as_ptr().cast());
+        }
+    }
+
+    /// The slots of both buckets whose tag is that of the hash.
+    #[inline]
+    pub(super) fn candidates(&self, hash: u32) -> impl Iterator<Item = u32> + use<'_, F> {
+        let wanted = tag(hash);
+        self.pair(hash).into_iter().flat_map(move |bucket| slots_of(bucket, self.matching(bucket, wanted)))
+    }
+
+    #[inline]
+    pub(super) fn find(&self, hash: u32, key: &F::Key) -> Option<Flow> {
+        self.candidates(hash).find_map(|slot| {
+            let entry = self.entry(slot);
+            let ctl = entry[CTL].load(Ordering::Acquire);
+            if Phase::of(ctl) != Phase::Live || !Self::holds_key(entry, key) {
+                return None;
+            }
+            let flow = Self::read_flow(entry, slot, ctl)?;
+            // Changed meanwhile: the flow has ended, which is a miss.
+            Self::is_unchanged(entry, ctl).then_some(flow)
+        })
+    }
+
+    /// Reads what a packet needs; the caller checks `CTL` afterwards.
+    #[inline]
+    pub(super) fn read_flow(entry: &[AtomicU32], slot: u32, ctl: u32) -> Option<Flow> {
+        let mut new = F::Key::default();
+        for (value, word) in new.as_mut()[..2 * F::ADDRESS + 1].iter_mut().zip(&entry[F::NEW..]) {
+            *value = word.load(Ordering::Relaxed);
+        }
+        let kind = entry[F::KIND].load(Ordering::Relaxed);
+        Some(Flow {
+            at: FlowRef { is_ipv6: F::IS_IPV6, slot, sequence: ctl >> 8 },
+            rewrite: F::rewrite(new.as_ref()),
+            next_hop: entry[F::NEXT_HOP].load(Ordering::Relaxed),
+            ingress: entry[F::INGRESS].load(Ordering::Relaxed),
+            protocol: Protocol::from_number(kind as u8)?,
+            is_reply: kind & KIND_REPLY != 0,
+            is_snat: kind & KIND_SNAT != 0,
+            is_dnat: kind & KIND_DNAT != 0,
+            is_service: kind & KIND_SERVICE != 0,
+            peer: entry[F::PEER].load(Ordering::Relaxed),
+        })
+    }
+
+    #[inline]
+    pub(super) fn touch(&self, flow: &Flow, now_s: u32) {
+        let entry = self.entry(flow.at.slot);
+        if entry[TICK].load(Ordering::Relaxed) != now_s {
+            entry[TICK].store(now_s, Ordering::Relaxed);
+        }
+        // TCP marks the direction when it follows its first segment.
+        if flow.protocol != Protocol::Tcp {
+            let state = entry[STATE].load(Ordering::Relaxed);
+            if state & SEEN == 0 {
+                entry[STATE].store(state | SEEN, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn observe_tcp(&self, flow: &Flow, segment: &TcpSegment) {
+        let entry = self.entry(flow.at.slot);
+        let old = Track::load(entry);
+        old.after(segment, || self.peer_track(flow)).store(&old, entry);
+    }
+
+    pub(super) fn is_reusable(&self, flow: &Flow, segment: &TcpSegment) -> bool {
+        flow.protocol == Protocol::Tcp
+            && Track::load(self.entry(flow.at.slot)).is_reusable(&self.peer_track(flow), segment)
+    }
+
+    /// The other direction's record. The connection may have ended, but within a batch its slots are not reused.
+    fn peer_track(&self, flow: &Flow) -> Track {
+        if flow.peer < self.slots() { Track::load(self.entry(flow.peer)) } else { Track::default() }
+    }
+}
+
+/// The slots of a bucket that stand as bits in `lanes`.
+#[inline]
+pub(super) fn slots_of(bucket: u32, mut lanes: u16) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        if lanes == 0 {
+            return None;
+        }
+        let lane = lanes.trailing_zeros();
+        lanes &= lanes - 1;
+        Some(bucket * SLOTS as u32 + lane)
+    })
+}
