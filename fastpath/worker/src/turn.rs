@@ -11,7 +11,7 @@ use atalho_engine::handoff::WorkerQueues;
 use atalho_engine::pipeline::Engine;
 use atalho_engine::tables::Tables;
 use atalho_sys::doorbell::Doorbell;
-use atalho_sys::xsk::{FramePool, Side};
+use atalho_sys::xsk::{FrameBooks, FramePool, Side};
 use atalho_sys::{clock, cores, no_alloc};
 
 use crate::lanes::{Expiry, Lanes};
@@ -158,6 +158,11 @@ impl<P: Port> Worker<P> {
             self.note_work();
         }
         packets + asked
+    }
+
+    /// Where every frame is, now.
+    pub fn frame_books(&self) -> FrameBooks {
+        self.lanes.books()
     }
 
     /// The clock is read when work begins and when it ends, never per packet.
