@@ -77,6 +77,17 @@ impl NextHops {
         entry[hop::DESTINATION].store(destination, Ordering::Release);
     }
 
+    /// Who stands at `index`, in control's numbering; 0 where nobody ever stood. Stays when the entry is cleared: the
+    /// next daemon gives the index to nobody else while flows may still point at it.
+    pub fn identity(&self, index: u32) -> u64 {
+        self.words[index as usize * hop::WORDS + hop::RESERVED].load(Ordering::Relaxed)
+    }
+
+    /// Says who stands at `index`; only control calls this, before [`NextHops::set`].
+    pub fn set_identity(&self, index: u32, identity: u64) {
+        self.words[index as usize * hop::WORDS + hop::RESERVED].store(identity, Ordering::Relaxed);
+    }
+
     /// Takes an entry away; packets that still point at it are dropped as `next_hop_gone`.
     pub fn clear(&self, index: u32) {
         self.words[index as usize * hop::WORDS + hop::DESTINATION].store(0, Ordering::Release);

@@ -19,7 +19,7 @@ pub enum ClaimKind {
 }
 
 /// Key of the claim map. `port` (network byte order) and `protocol` are 0 where every port is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct ClaimKey {
     pub addr: [u8; 16],
@@ -29,7 +29,7 @@ pub struct ClaimKey {
 }
 
 /// Key of the range map (BPF_MAP_TYPE_LPM_TRIE). `prefix_len` counts over 128 bits: IPv4 prefixes are + 96.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct LpmKey {
     pub prefix_len: u32,

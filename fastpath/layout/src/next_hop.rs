@@ -11,6 +11,7 @@ pub mod hop {
     pub const SOURCE: usize = 1;
     /// Kernel interface index: pod host end, uplink, or the funnel's kernel end for the node itself.
     pub const IFINDEX: usize = 2;
+    /// Who stands here, in the numbering of control: a later daemon finds its next hops again by it.
     pub const RESERVED: usize = 3;
     /// 64-bit words of one entry.
     pub const WORDS: usize = 4;
