@@ -29,7 +29,6 @@ pub struct Ipv4 {
     pub ttl: u8,
     pub header_bytes: usize,
     pub total_bytes: usize,
-    pub dont_fragment: bool,
     pub more_fragments: bool,
     /// In units of 8 bytes.
     pub fragment_offset: u16,
@@ -81,7 +80,6 @@ pub fn fields(packet: &[u8]) -> Result<Ipv4, DropReason> {
         ttl: packet[TTL],
         header_bytes,
         total_bytes,
-        dont_fragment: fragment & 0x4000 != 0,
         more_fragments: fragment & 0x2000 != 0,
         fragment_offset: fragment & 0x1fff,
     })

@@ -33,8 +33,6 @@ pub struct Packet {
     pub src: IpAddr,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// Longer than the egress MTU, it is to be answered rather than cut. Always so for IPv6.
-    pub dont_fragment: bool,
     /// UDP without a checksum, which IPv4 allows.
     pub no_checksum: bool,
     /// Where the transport header starts.
@@ -58,7 +56,6 @@ impl Packet {
         tcp: TcpSegment { seq: 0, ack: 0, window: 0, payload_len: 0, flags: 0, window_scale: None },
         src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         ttl: 0,
-        dont_fragment: false,
         no_checksum: false,
         transport: 0,
         end: 0,
@@ -79,22 +76,21 @@ impl Packet {
 pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
     let family = ethernet::check(frame)?;
     let packet = &frame[ethernet::HEADER_BYTES..];
-    let (src, dst, protocol, ttl, header_bytes, total_bytes, dont_fragment): (IpAddr, IpAddr, _, _, _, _, _) =
-        match family {
-            EtherType::Ipv4 => {
-                let ip = ipv4::check(packet)?;
-                ipv4::check_addresses(ip.src, ip.dst)?;
-                if ip.is_fragment() {
-                    return Err(DropReason::Fragment);
-                }
-                (ip.src.into(), ip.dst.into(), ip.protocol, ip.ttl, ip.header_bytes, ip.total_bytes, ip.dont_fragment)
+    let (src, dst, protocol, ttl, header_bytes, total_bytes): (IpAddr, IpAddr, _, _, _, _) = match family {
+        EtherType::Ipv4 => {
+            let ip = ipv4::check(packet)?;
+            ipv4::check_addresses(ip.src, ip.dst)?;
+            if ip.is_fragment() {
+                return Err(DropReason::Fragment);
             }
-            EtherType::Ipv6 => {
-                let ip = ipv6::check(packet)?;
-                ipv6::check_addresses(ip.src, ip.dst)?;
-                (ip.src.into(), ip.dst.into(), ip.protocol, ip.hop_limit, ip.header_bytes, ip.total_bytes, true)
-            }
-        };
+            (ip.src.into(), ip.dst.into(), ip.protocol, ip.ttl, ip.header_bytes, ip.total_bytes)
+        }
+        EtherType::Ipv6 => {
+            let ip = ipv6::check(packet)?;
+            ipv6::check_addresses(ip.src, ip.dst)?;
+            (ip.src.into(), ip.dst.into(), ip.protocol, ip.hop_limit, ip.header_bytes, ip.total_bytes)
+        }
+    };
     let transport = ethernet::HEADER_BYTES + header_bytes;
     let end = ethernet::HEADER_BYTES + total_bytes;
     // Offsets are 16 bits wide; no port takes a frame as long as that.
@@ -104,7 +100,6 @@ pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
         key: FlowKey { src, dst, src_port: 0, dst_port: 0, protocol: Protocol::Udp },
         src,
         ttl,
-        dont_fragment,
         transport: transport as u16,
         end,
         ..Packet::BLANK
