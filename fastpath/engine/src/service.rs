@@ -219,3 +219,79 @@ fn shard_of(key: &VipKey) -> usize {
     }
     (hash >> 32) as usize % SHARDS
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn endpoints(count: u8) -> Vec<Endpoint> {
+        let endpoint = |i| Endpoint {
+            address: Ipv4Addr::new(10, 244, 1, i).into(),
+            port: 8080,
+            weight: 1,
+            node: None,
+            local: false,
+        };
+        (1..=count).map(endpoint).collect()
+    }
+
+    /// Shares of `backends` over flows that differ in the client's port alone.
+    fn spread(backends: &Backends) -> HashMap<IpAddr, u32> {
+        let mut shares = HashMap::new();
+        for port in 0..=u16::MAX {
+            let key = FlowKey {
+                src: Ipv4Addr::new(10, 244, 0, 9).into(),
+                dst: Ipv4Addr::new(10, 96, 0, 1).into(),
+                src_port: port,
+                dst_port: 80,
+                protocol: Protocol::Tcp,
+            };
+            let random = u32::from(port).wrapping_mul(0x9e37_79b1);
+            let chosen = backends.choose(&key, random).unwrap();
+            assert_eq!(Some(chosen), backends.choose(&key, random), "a flow's choice is one");
+            *shares.entry(chosen.address).or_default() += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn both_schedulers_spread_flows_evenly() {
+        for backends in [Backends::maglev(endpoints(5)), Backends::random(endpoints(5))] {
+            let shares = spread(&backends);
+            assert_eq!(shares.len(), 5);
+            assert!(shares.values().all(|share| (12_500..13_700).contains(share)), "{shares:?}");
+        }
+        assert_eq!(spread(&Backends::maglev(endpoints(1))).len(), 1);
+        let nobody = Backends::default();
+        let key = FlowKey {
+            src: Ipv4Addr::LOCALHOST.into(),
+            dst: Ipv4Addr::LOCALHOST.into(),
+            src_port: 1,
+            dst_port: 2,
+            protocol: Protocol::Udp,
+        };
+        assert_eq!(nobody.choose(&key, 7), None);
+    }
+
+    #[test]
+    fn an_address_is_a_services_as_long_as_one_port_of_it_is() {
+        let address: IpAddr = Ipv4Addr::new(10, 96, 0, 1).into();
+        let side = || Route { backends: Arc::default(), masquerade: false, drop_without_backend: false };
+        let vip =
+            |kind| Some(Arc::new(Vip { service: "default/a:http".into(), kind, inside: side(), outside: side() }));
+        let key = |port| VipKey { address, protocol: Protocol::Tcp, port };
+        let one = Services::default().with_changes([(key(80), vip(VipKind::ClusterIP))]);
+        let two = one.with_changes([(key(443), vip(VipKind::ClusterIP)), (key(30_000), vip(VipKind::NodePort))]);
+        assert_eq!((one.len(), two.len()), (1, 3));
+        let again = two.with_changes([(key(80), vip(VipKind::ClusterIP))]);
+        assert_eq!(again.len(), 3, "replaced, not added");
+        let less = again.with_changes([(key(80), None), (key(80), None)]);
+        assert!(less.has_address(address));
+        let none = less.with_changes([(key(443), None)]);
+        assert!(!none.has_address(address), "a node port does not make its address a VIP");
+        assert!(none.look_up(&key(30_000)).is_some());
+        assert!(one.look_up(&key(443)).is_none(), "a snapshot stays as it was");
+    }
+}
