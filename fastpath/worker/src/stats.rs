@@ -22,6 +22,7 @@ pub struct WorkerStats {
 /// The words that the loop stores.
 #[derive(Debug, Default)]
 pub(crate) struct Words {
+    pub turns: AtomicU64,
     pub packets: AtomicU64,
     pub busy_ns: AtomicU64,
     pub asleep_ns: AtomicU64,
@@ -51,6 +52,11 @@ impl WorkerStats {
     /// `sockets`: uplink and funnel; `None` for ports without a socket.
     pub fn new(worker: usize, core: Option<usize>, sockets: [Option<StatisticsReader>; 2]) -> Self {
         Self { worker, core, sockets, words: Words::default() }
+    }
+
+    /// Turns of the loop; one that stands still while the worker is awake means a hung worker.
+    pub fn turns(&self) -> u64 {
+        read(&self.words.turns)
     }
 
     /// Packets taken from ports and from the slow path.

@@ -151,6 +151,7 @@ impl<P: Port> Worker<P> {
 
         let words = &self.stats.words;
         store(&words.generation, tables.generation);
+        add(&words.turns, 1);
         if packets + asked > 0 || expired > 0 {
             add(&words.packets, packets as u64);
             add(&words.flows_ended, ended);

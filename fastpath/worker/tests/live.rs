@@ -19,13 +19,14 @@ use atalho_engine::counters::Counters;
 use atalho_engine::handoff::WorkerQueues;
 use atalho_engine::next_hops::{NextHop, NextHops};
 use atalho_engine::pipeline::{Engine, EngineParts};
-use atalho_engine::tables::Tables;
+use atalho_engine::tables::{Port as TablePort, Tables};
+use atalho_engine::verdict::DropReason;
 use atalho_layout::{ClaimKey, ClaimKind, KERNEL_COUNTERS, KernelCounter, NextHopKind, PortRecord, hop, tag_mac};
 use atalho_sys::bpf::{Kernel, Setup, Sizes, XskPort as XskPortOf};
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::mmap::SharedArray;
 use atalho_sys::xsk::{OpenOptions, QueueOf, Side, open};
-use atalho_sys::{ethtool, prefetch, random};
+use atalho_sys::{check, ethtool, prefetch, random};
 use atalho_worker::port::PortState;
 use atalho_worker::{Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort};
 use common::{GATEWAY_MAC, POD_A_IP, REMOTE_POD_IP, UPLINK_MAC, eventually, tables};
@@ -110,6 +111,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        let _ = std::fs::remove_dir(bpffs(&self.prefix));
         for part in ["pod", "far", "node"] {
             let _ = Command::new("ip").args(["netns", "del", &self.name(part)]).output();
         }
@@ -147,14 +149,12 @@ fn echo() {
     }
 }
 
-/// One numbered request after another from the far host; returns how many came back right.
-fn requests(lab: &str, count: usize, wait_ms: u64) -> usize {
-    // A thread of its own would need setns; the shell's tools need none. The far host's socket is this process's, made
-    // by a child that hands nothing back: so the child does the asking.
+/// This test binary in a namespace, asking; returns how many requests came back right.
+fn ask(lab: &str, part: &str, count: usize, wait_ms: u64) -> usize {
     let output = Command::new("nsenter")
-        .arg(format!("--net=/run/netns/{lab}-far"))
+        .arg(format!("--net=/run/netns/{lab}-{part}"))
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "asks_from_the_far_host", "--nocapture"])
+        .args(["--exact", "asks_from_another_namespace", "--nocapture"])
         .env(ROLE, format!("ask {count} {wait_ms}"))
         .output()
         .unwrap();
@@ -164,24 +164,28 @@ fn requests(lab: &str, count: usize, wait_ms: u64) -> usize {
     answer.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap()
 }
 
-/// Not a test by itself: the far host's part of the one above.
+/// Not a test by itself: the asking part of the one above. One numbered request after another to the pod's echo (or,
+/// from the pod, to the far host, which does not answer); with a wait of 0 ms all at once and without looking at answers.
 #[test]
-fn asks_from_the_far_host() {
+fn asks_from_another_namespace() {
     let Some(role) = std::env::var(ROLE).ok().filter(|role| role.starts_with("ask")) else { return };
     let numbers: Vec<u64> = role.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
     let (count, wait_ms) = (numbers[0], numbers[1]);
-    let socket = UdpSocket::bind((REMOTE_POD_IP, 0)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(wait_ms))).unwrap();
+    let (socket, to) = match UdpSocket::bind((REMOTE_POD_IP, 0)) {
+        Ok(socket) => (socket, POD_A_IP),
+        Err(_) => (UdpSocket::bind((POD_A_IP, 0)).unwrap(), REMOTE_POD_IP),
+    };
+    socket.set_read_timeout((wait_ms > 0).then(|| Duration::from_millis(wait_ms))).unwrap();
     let mut answered = 0;
     for n in 0..count {
         let mut request = vec![n as u8; 18 + (n as usize * 37) % 1400];
         request[..8].copy_from_slice(&n.to_be_bytes());
-        if socket.send_to(&request, (POD_A_IP, ECHO_PORT)).is_err() {
+        if socket.send_to(&request, (to, ECHO_PORT)).is_err() || wait_ms == 0 {
             continue;
         }
         let mut buffer = [0; 2048];
         if let Ok((len, from)) = socket.recv_from(&mut buffer) {
-            assert_eq!(from, (POD_A_IP, ECHO_PORT).into());
+            assert_eq!(from, (to, ECHO_PORT).into());
             assert_eq!(&buffer[..len], request, "request {n} came back changed");
             answered += 1;
         }
@@ -189,170 +193,252 @@ fn asks_from_the_far_host() {
     println!("answered={answered} ");
 }
 
+fn bpffs(lab: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("{lab}-bpf"))
+}
+
 fn mapped(ip: Ipv4Addr) -> ClaimKey {
     ClaimKey { addr: Ipv6Addr::from(ip.to_ipv6_mapped()).octets(), ..ClaimKey::default() }
 }
 
-/// The daemon's part: programs, sockets, a worker.
-fn node() {
-    let lab = std::env::var(LAB).unwrap();
-    let bpffs = PathBuf::from(format!("/tmp/{lab}-bpf"));
-    std::fs::create_dir_all(&bpffs).unwrap();
-    // `ip netns exec` gave this process a mount namespace of its own: the mount goes with it.
-    run(&format!("mount -t bpf bpf {}", bpffs.display()));
-    ethtool::prepare_funnel("f1").unwrap();
-    ethtool::prepare_uplink("uplink").unwrap();
-    let index = |name: &str| atalho_sys::check::interface(name).unwrap().ifindex;
-    let (uplink, f0, f1, host) = (index("uplink"), index("f0"), index("f1"), index("host0"));
+/// The daemon's part: programs, table, and a worker that can be stopped and started.
+struct Daemon {
+    lab: String,
+    kernel: Kernel,
+    table: ConnTable,
+    next_hops: NextHops,
+    snapshot: Arc<ArcSwap<Tables>>,
+    uplink: u32,
+    options: OpenOptions,
+}
 
-    let geometry = Geometry::for_max_flows(4096);
-    let buckets = geometry.buckets().next_power_of_two();
-    let sizes = Sizes { buckets4: buckets, buckets6: buckets, next_hops: 8 };
-    let secret = random::words64().unwrap();
-    let setup = Setup { bpffs: &bpffs, node: "node-a", sizes, uplink, f0, f1, workers: 1, secret };
-    let (mut kernel, _) = Kernel::open(&setup).unwrap();
-    let maps = kernel.maps();
-    let table = ConnTable::new(
-        TableMemory {
+struct Running {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+    stats: Arc<WorkerStats>,
+    counters: Arc<Counters>,
+    doorbell: Arc<Doorbell>,
+}
+
+impl Daemon {
+    fn start(lab: String) -> Self {
+        let bpffs = bpffs(&lab);
+        std::fs::create_dir_all(&bpffs).unwrap();
+        // `ip netns exec` gave this process a mount namespace of its own: the mount goes with it.
+        run(&format!("mount -t bpf bpf {}", bpffs.display()));
+        ethtool::prepare_funnel("f1").unwrap();
+        ethtool::prepare_uplink("uplink").unwrap();
+        let interface = |name: &str| check::interface(name).unwrap();
+        let (uplink, f0, f1, host) =
+            (interface("uplink").ifindex, interface("f0").ifindex, interface("f1").ifindex, interface("host0").ifindex);
+
+        let geometry = Geometry::for_max_flows(4096);
+        let buckets = geometry.buckets().next_power_of_two();
+        let sizes = Sizes { buckets4: buckets, buckets6: buckets, next_hops: 8 };
+        let secret = random::words64().unwrap();
+        let setup = Setup { bpffs: &bpffs, node: "node-a", sizes, uplink, f0, f1, workers: 1, secret };
+        let (mut kernel, _) = Kernel::open(&setup).unwrap();
+        let maps = kernel.maps();
+        let memory = TableMemory {
             tags4: SharedArray::words64(maps.tags4.fd, maps.tags4.bytes).unwrap(),
             entries4: SharedArray::words32(maps.flows4.fd, maps.flows4.bytes).unwrap(),
             tags6: SharedArray::words64(maps.tags6.fd, maps.tags6.bytes).unwrap(),
             entries6: SharedArray::words32(maps.flows6.fd, maps.flows6.bytes).unwrap(),
-        },
-        geometry,
-        &kernel.secret(),
-    );
-    let words = SharedArray::words64(maps.next_hops.fd, 8 * hop::WORDS * 8).unwrap();
-    let next_hops = NextHops::new(words);
-    let hop = |kind, ifindex, destination, source| NextHop {
-        kind,
-        ifindex,
-        destination: Some(destination),
-        source,
-        mtu: 1500,
-    };
-    let f1_mac = atalho_sys::check::interface("f1").unwrap().mac;
-    next_hops.set(0, &hop(NextHopKind::Node, f1, f1_mac, tag_mac(f1)));
-    next_hops.set(1, &hop(NextHopKind::Pod, host, POD_MAC, HOST_END_MAC));
-    next_hops.set(3, &hop(NextHopKind::Uplink, uplink, GATEWAY_MAC, UPLINK_MAC));
+        };
+        let table = ConnTable::new(memory, geometry, &kernel.secret());
+        let next_hops = NextHops::new(SharedArray::words64(maps.next_hops.fd, 8 * hop::WORDS * 8).unwrap());
+        let hop = |kind, ifindex, destination, source| NextHop {
+            kind,
+            ifindex,
+            destination: Some(destination),
+            source,
+            mtu: 1500,
+        };
+        next_hops.set(0, &hop(NextHopKind::Node, f1, interface("f1").mac, tag_mac(f1)));
+        next_hops.set(1, &hop(NextHopKind::Pod, host, POD_MAC, HOST_END_MAC));
+        next_hops.set(3, &hop(NextHopKind::Uplink, uplink, GATEWAY_MAC, UPLINK_MAC));
 
-    kernel.claim(&mapped(POD_A_IP), ClaimKind::Pod).unwrap();
-    kernel.claim(&mapped(Ipv4Addr::new(192, 168, 0, 2)), ClaimKind::Node).unwrap();
-    let record = PortRecord { pod_mac: POD_MAC, host_mac: HOST_END_MAC, addr4: POD_A_IP.octets(), addr6: [0; 16] };
-    kernel.attach_pod(host, &record).unwrap();
+        kernel.claim(&mapped(POD_A_IP), ClaimKind::Pod).unwrap();
+        kernel.claim(&mapped(Ipv4Addr::new(192, 168, 0, 2)), ClaimKind::Node).unwrap();
+        let record = PortRecord { pod_mac: POD_MAC, host_mac: HOST_END_MAC, addr4: POD_A_IP.octets(), addr6: [0; 16] };
+        kernel.attach_pod(host, &record).unwrap();
+        let pod = TablePort::Pod { name: "default/a".into(), addresses: vec![IpAddr::V4(POD_A_IP)] };
+        let ports = [(uplink, TablePort::Uplink), (f1, TablePort::Node), (host, pod)];
+        let snapshot = Arc::new(ArcSwap::from_pointee(Tables { ports: Arc::new(ports.into()), ..tables() }));
+        let of = |interface: &str| QueueOf { interface: interface.into(), queue: 0 };
+        let options = OpenOptions::new(of("uplink"), of("f0"), 1500);
+        Self { lab, kernel, table, next_hops, snapshot, uplink, options }
+    }
 
-    let of = |interface: &str| QueueOf { interface: interface.into(), queue: 0 };
-    let options = OpenOptions::new(of("uplink"), of("f0"), 1500);
-    let opened = open(&options).unwrap();
-    // A second process for the same queue is refused by name once the patience is over.
-    let hasty = OpenOptions { bind_retry: Duration::from_millis(50), ..options.clone() };
+    fn start_worker(&mut self) -> Running {
+        let opened = open(&self.options).unwrap();
+        self.kernel.set_xsk(XskPortOf::Uplink, 0, opened.uplink.as_fd()).unwrap();
+        self.kernel.set_xsk(XskPortOf::Funnel, 0, opened.funnel.as_fd()).unwrap();
+        let sockets = [&opened.uplink, &opened.funnel].map(|queue| Some(queue.statistics_reader().unwrap()));
+        let stats = Arc::new(WorkerStats::new(0, Some(0), sockets));
+        let (epochs, counters, doorbell) =
+            (Arc::new(Epochs::new()), Arc::new(Counters::default()), Arc::new(Doorbell::new().unwrap()));
+        let engine = Engine::new(EngineParts {
+            worker: 0,
+            table: self.table,
+            epochs: epochs.clone(),
+            next_hops: self.next_hops,
+            counters: counters.clone(),
+            seed: 1,
+            prefetch: prefetch::line,
+        });
+        let uplink_ifindex = self.uplink;
+        let worker = Worker::new(
+            WorkerOptions { index: 0, workers: 1, core: Some(0), spin: Spin::Micros(50), uplink_ifindex },
+            WorkerParts {
+                pool: opened.pool,
+                uplink: XskPort::new(opened.uplink),
+                funnel: XskPort::new(opened.funnel),
+                engine,
+                epochs,
+                queues: WorkerQueues::new(64),
+                snapshot: self.snapshot.clone(),
+                ring_slow_path: Box::new(|| {}),
+                doorbell: doorbell.clone(),
+                stats: stats.clone(),
+            },
+        );
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = worker.spawn(stop.clone()).unwrap();
+        Running { stop, thread, stats, counters, doorbell }
+    }
+
+    fn kernel_count(&self, counter: KernelCounter) -> u64 {
+        let at = KERNEL_COUNTERS.iter().position(|c| *c == counter).expect("a counter");
+        self.kernel.counters().unwrap()[at]
+    }
+
+    fn requests(&self, count: usize) {
+        assert_eq!(ask(&self.lab, "far", count, 2000), count);
+    }
+
+    fn traffic_flows_again(&self) {
+        eventually("traffic flows again", || ask(&self.lab, "far", 20, 200) == 20);
+    }
+}
+
+impl Running {
+    /// Waits until nothing is on its way, and checks both books.
+    fn rest(&self) {
+        let sleeps = self.stats.sleeps();
+        eventually("the worker rests", || self.stats.sleeps() > sleeps + 1);
+        self.stats.books().check().unwrap();
+        assert_eq!(self.stats.books_wrong(), 0);
+        assert!(self.counters.books().is_even(), "{:?}", self.counters.books());
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.doorbell.ring();
+        self.thread.join().unwrap();
+    }
+}
+
+fn node() {
+    let mut daemon = Daemon::start(std::env::var(LAB).unwrap());
+    let worker = daemon.start_worker();
+    another_process_is_refused(&daemon);
+    every_request_is_answered_and_every_count_agrees(&daemon, &worker);
+    a_flood_is_accounted_for(&daemon, &worker);
+    a_link_goes_down_and_up(&daemon, &worker);
+    idle_costs_nothing(&worker);
+    worker.end();
+    // The queue is bound again at once, or after the patience for a predecessor that is not quite gone.
+    let worker = daemon.start_worker();
+    daemon.requests(20);
+    a_deleted_interface_is_told_and_its_frames_come_back(&daemon, &worker);
+    worker.end();
+}
+
+fn another_process_is_refused(daemon: &Daemon) {
+    let hasty = OpenOptions { bind_retry: Duration::from_millis(50), ..daemon.options.clone() };
     let refused = open(&hasty).err().expect("the queue is taken").to_string();
     assert!(refused.contains("f0 queue 0") && refused.contains("another process holds this queue"), "{refused}");
-    kernel.set_xsk(XskPortOf::Uplink, 0, opened.uplink.as_fd()).unwrap();
-    kernel.set_xsk(XskPortOf::Funnel, 0, opened.funnel.as_fd()).unwrap();
-    println!("modes: uplink {:?}, funnel {:?}", opened.uplink.mode(), opened.funnel.mode());
+}
 
-    let readers = [opened.uplink.statistics_reader().unwrap(), opened.funnel.statistics_reader().unwrap()].map(Some);
-    let stats = Arc::new(WorkerStats::new(0, None, readers));
-    let (epochs, counters, doorbell) =
-        (Arc::new(Epochs::new()), Arc::new(Counters::default()), Arc::new(Doorbell::new().unwrap()));
-    let engine = Engine::new(EngineParts {
-        worker: 0,
-        table,
-        epochs: epochs.clone(),
-        next_hops,
-        counters: counters.clone(),
-        seed: 1,
-        prefetch: prefetch::line,
-    });
-    let mut tables = tables();
-    use atalho_engine::tables::Port as TablePort;
-    tables.ports = Arc::new(
-        [
-            (uplink, TablePort::Uplink),
-            (f1, TablePort::Node),
-            (host, TablePort::Pod { name: "default/a".into(), addresses: vec![IpAddr::V4(POD_A_IP)] }),
-        ]
-        .into(),
-    );
-    let worker = Worker::new(
-        WorkerOptions { index: 0, workers: 1, core: Some(0), spin: Spin::Micros(50), uplink_ifindex: uplink },
-        WorkerParts {
-            pool: opened.pool,
-            uplink: XskPort::new(opened.uplink),
-            funnel: XskPort::new(opened.funnel),
-            engine,
-            epochs,
-            queues: WorkerQueues::new(64),
-            snapshot: Arc::new(ArcSwap::from_pointee(Tables { ..tables })),
-            ring_slow_path: Box::new(|| {}),
-            doorbell: doorbell.clone(),
-            stats: stats.clone(),
-        },
-    );
-    let stop = Arc::new(AtomicBool::new(false));
-    let thread = worker.spawn(stop.clone()).unwrap();
-
-    // 1. Every request is answered, and every count agrees.
-    const REQUESTS: usize = 3000;
+fn every_request_is_answered_and_every_count_agrees(daemon: &Daemon, worker: &Running) {
+    const REQUESTS: u64 = 3000;
     let from = Instant::now();
-    assert_eq!(requests(&lab, REQUESTS, 2000), REQUESTS);
-    println!("{REQUESTS} requests in {:?}", from.elapsed());
-    let sleeps = stats.sleeps();
-    eventually("the worker rests", || stats.sleeps() > sleeps + 1);
-    let books = counters.books();
-    assert!(books.is_even(), "{books:?}");
-    assert_eq!((books.received, books.forwarded), (2 * REQUESTS as u64, 2 * REQUESTS as u64), "{books:?}");
-    let kernel_counts = kernel.counters().unwrap();
-    let count =
-        |counter: KernelCounter| kernel_counts[KERNEL_COUNTERS.iter().position(|c| *c == counter).expect("a counter")];
-    assert_eq!(count(KernelCounter::UplinkClaim), REQUESTS as u64);
-    assert_eq!(count(KernelCounter::FunnelClaim), REQUESTS as u64);
-    assert_eq!(count(KernelCounter::DeliverPod), REQUESTS as u64);
-    for side in Side::ALL {
-        let socket = stats.socket(side).expect("a socket").unwrap();
-        assert_eq!(
-            (socket.rx_dropped, socket.rx_ring_full, socket.rx_invalid_descs, socket.tx_invalid_descs),
-            (0, 0, 0, 0)
-        );
-        assert_eq!(stats.refused_by_kernel(side), 0);
+    daemon.requests(REQUESTS as usize);
+    println!("{REQUESTS} requests one after another in {:?}", from.elapsed());
+    worker.rest();
+    let books = worker.counters.books();
+    assert_eq!((books.received, books.forwarded), (2 * REQUESTS, 2 * REQUESTS), "{books:?}");
+    for counter in [KernelCounter::UplinkClaim, KernelCounter::FunnelClaim, KernelCounter::DeliverPod] {
+        assert_eq!(daemon.kernel_count(counter), REQUESTS, "{}", counter.name());
     }
-    stats.books().check().unwrap();
-    assert_eq!(stats.books().total, options.frames);
-    println!("frame books at rest: {:?}", stats.books());
+    for side in Side::ALL {
+        assert_eq!(lost_before_the_worker(worker, side), 0);
+        assert_eq!(worker.stats.refused_by_kernel(side), 0);
+    }
+    assert_eq!(worker.stats.books().total, daemon.options.frames);
+}
 
-    // 2. The uplink goes down and up again: the socket lives, nothing is lost but packets, by name.
+/// What the kernel says it could not give to the worker.
+fn lost_before_the_worker(worker: &Running, side: Side) -> u64 {
+    let socket = worker.stats.socket(side).expect("a socket").unwrap();
+    assert_eq!((socket.rx_invalid_descs, socket.tx_invalid_descs), (0, 0), "{socket:?}");
+    socket.rx_dropped + socket.rx_ring_full
+}
+
+/// Packets come faster than one core serves them: what the kernel claimed is what the worker received and what the
+/// socket counts as lost, to the last one.
+fn a_flood_is_accounted_for(daemon: &Daemon, worker: &Running) {
+    const PACKETS: usize = 30_000;
+    ask(&daemon.lab, "far", PACKETS, 0);
+    worker.rest();
+    let claimed = daemon.kernel_count(KernelCounter::UplinkClaim) + daemon.kernel_count(KernelCounter::FunnelClaim);
+    let lost: u64 = Side::ALL.iter().map(|side| lost_before_the_worker(worker, *side)).sum();
+    let books = worker.counters.books();
+    println!("flood: claimed {claimed}, received {}, lost by the socket {lost}", books.received);
+    assert_eq!(claimed, books.received + lost);
+    let delivered = daemon.kernel_count(KernelCounter::DeliverPod);
+    assert!(delivered <= books.forwarded && delivered > PACKETS as u64 / 4, "{delivered} of {}", books.forwarded);
+}
+
+fn a_link_goes_down_and_up(daemon: &Daemon, worker: &Running) {
     run("ip link set uplink down");
     std::thread::sleep(Duration::from_millis(300));
     run("ip link set uplink up");
-    let from = Instant::now();
-    eventually("traffic flows again", || requests(&lab, 20, 200) == 20);
-    println!("traffic again {:?} after link up", from.elapsed());
-    assert_eq!(stats.port_state(Side::Uplink), PortState::Up);
+    daemon.traffic_flows_again();
     // Its neighbour goes down: no carrier.
-    run(&format!("ip -n {lab}-far link set far0 down"));
-    std::thread::sleep(Duration::from_millis(200));
-    run(&format!("ip -n {lab}-far link set far0 up"));
-    run(&format!("ip -n {lab}-far route replace 10.244.0.0/24 via 192.168.0.2 src {REMOTE_POD_IP}"));
-    eventually("traffic flows again", || requests(&lab, 20, 200) == 20);
-    let sleeps = stats.sleeps();
-    eventually("the worker rests", || stats.sleeps() > sleeps + 1);
-    stats.books().check().unwrap();
-    assert!(counters.books().is_even(), "{:?}", counters.books());
+    let far = format!("{}-far", daemon.lab);
+    run(&format!("ip -n {far} link set far0 down"));
+    std::thread::sleep(Duration::from_millis(300));
+    run(&format!("ip -n {far} link set far0 up"));
+    run(&format!("ip -n {far} route replace 10.244.0.0/24 via 192.168.0.2 src {REMOTE_POD_IP}"));
+    daemon.traffic_flows_again();
+    worker.rest();
+    assert_eq!(worker.stats.port_state(Side::Uplink), PortState::Up);
+}
 
-    // 3. Idle costs nothing.
-    let (busy, asleep, from) = (stats.busy_ns(), stats.asleep_ns(), Instant::now());
+fn idle_costs_nothing(worker: &Running) {
+    let (busy, asleep) = (worker.stats.busy_ns(), worker.stats.asleep_ns());
     std::thread::sleep(Duration::from_millis(2500));
-    let (busy, asleep) = (stats.busy_ns() - busy, stats.asleep_ns() - asleep);
-    assert!(busy < 25_000_000, "busy {busy} ns of {:?}", from.elapsed());
-    assert!(asleep > 1_000_000_000, "asleep only {asleep} ns of {:?}", from.elapsed());
+    let (busy, asleep) = (worker.stats.busy_ns() - busy, worker.stats.asleep_ns() - asleep);
+    println!("idle for 2.5 s: busy {busy} ns, asleep {asleep} ns");
+    assert!(busy < 25_000_000, "busy {busy} ns");
+    assert!(asleep > 1_000_000_000, "asleep only {asleep} ns");
+}
 
-    // 4. The interface is deleted: the worker says so, and its frames come back.
+fn a_deleted_interface_is_told_and_its_frames_come_back(daemon: &Daemon, worker: &Running) {
     run("ip link del uplink");
-    let send_answers_to_nowhere = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let _ = send_answers_to_nowhere.send_to(&[0], (Ipv4Addr::LOCALHOST, 9));
-    stop.store(true, Ordering::Relaxed);
-    doorbell.ring();
-    thread.join().unwrap();
-    assert_eq!(stats.books_wrong(), 0, "{:?}", stats.books());
+    // A dead socket says nothing by itself; the first packet for it finds out.
+    eventually("the dead port is found", || {
+        ask(&daemon.lab, "pod", 5, 0);
+        worker.stats.port_state(Side::Uplink) == PortState::Gone
+    });
+    ask(&daemon.lab, "pod", 100, 0);
+    eventually("its frames come back", || {
+        let books = worker.stats.books();
+        books.check().is_ok() && (books.fill[Side::Uplink as usize], books.tx[Side::Uplink as usize]) == (0, 0)
+    });
+    let books = worker.counters.books();
+    assert!(books.dropped[DropReason::TxPortDown as usize] >= 100, "{books:?}");
+    assert!(books.is_even(), "{books:?}");
 }

@@ -1,0 +1,45 @@
+//! Control's view of the kernel side: the trait of `control`, carried out by the maps and links of `sys`.
+
+use atalho_control::dataplane::{Dataplane, InForce};
+use atalho_layout::{ClaimKey, ClaimKind, LpmKey, PortRecord};
+use atalho_sys::bpf::Kernel;
+
+/// The kernel programs of this node.
+pub struct KernelSide {
+    pub kernel: Kernel,
+}
+
+impl Dataplane for KernelSide {
+    fn claim(&mut self, key: ClaimKey, kind: ClaimKind) -> Result<(), String> {
+        self.kernel.claim(&key, kind).map_err(|error| error.to_string())
+    }
+
+    fn unclaim(&mut self, key: ClaimKey) -> Result<(), String> {
+        self.kernel.unclaim(&key).map_err(|error| error.to_string())
+    }
+
+    fn claim_range(&mut self, key: LpmKey) -> Result<(), String> {
+        self.kernel.claim_range(&key).map_err(|error| error.to_string())
+    }
+
+    fn unclaim_range(&mut self, key: LpmKey) -> Result<(), String> {
+        self.kernel.unclaim_range(&key).map_err(|error| error.to_string())
+    }
+
+    fn attach_pod(&mut self, ifindex: u32, record: PortRecord) -> Result<(), String> {
+        self.kernel.attach_pod(ifindex, &record).map_err(|error| error.to_string())
+    }
+
+    fn detach_pod(&mut self, ifindex: u32) -> Result<(), String> {
+        self.kernel.detach_pod(ifindex).map_err(|error| error.to_string())
+    }
+
+    fn current(&mut self) -> Result<InForce, String> {
+        let in_force = self.kernel.in_force().map_err(|error| error.to_string())?;
+        Ok(InForce { claims: in_force.claims, ranges: in_force.ranges, pods: in_force.pods })
+    }
+
+    fn kernel_counters(&mut self) -> Result<Vec<u64>, String> {
+        self.kernel.counters().map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,350 @@
+//! `atalho run`: the start order. Checks, plan, funnel, kernel programs, table, workers, slow path, control; then it
+//! waits for a signal. Nothing here touches a packet or an object: this file hands out the ends.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use atalho_control::config::Config;
+use atalho_control::node::{PrepareOptions, Prepared};
+use atalho_control::start::{Control, ControlOptions, Source};
+use atalho_engine::conntrack::{ConnTable, Epochs, Geometry, TableMemory};
+use atalho_engine::counters::Counters;
+use atalho_engine::handoff::WorkerQueues;
+use atalho_engine::next_hops::NextHops;
+use atalho_engine::pipeline::{Engine, EngineParts};
+use atalho_engine::tables::Tables;
+use atalho_hwconf::{Plan, Wishes, WorkerCount};
+use atalho_slowpath::{Bell, Limits, Parts, SlowPath};
+use atalho_sys::bpf::{Grace, Kernel, Setup, Sizes, XskPort};
+use atalho_sys::doorbell::Doorbell;
+use atalho_sys::mmap::SharedArray;
+use atalho_sys::xsk::{self, OpenOptions, QueueOf, Side};
+use atalho_sys::{check, ethtool, prefetch, random};
+use atalho_worker::port::PortState;
+use atalho_worker::{Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort as WorkerPort};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::RunArguments;
+use crate::kernel_side::KernelSide;
+use crate::reports::{self, Readable};
+
+/// Next hops of a node: its pods and its neighbours on the uplink, with room for those that went.
+const NEXT_HOPS: u32 = 16_384;
+/// Buffers between a worker and the slow path.
+const HANDOFF_BUFFERS: usize = 256;
+/// A worker that is awake and makes no turn for this long is hung.
+const HUNG_AFTER: Duration = Duration::from_secs(10);
+const SIGNAL_POLL: Duration = Duration::from_millis(200);
+
+/// What the configuration asks of the plan.
+pub fn wishes(config: &Config) -> Wishes {
+    Wishes { workers: config.worker.count.map_or(WorkerCount::Auto, WorkerCount::Fixed) }
+}
+
+/// One worker, as the threads beside it see it.
+struct WorkerHandle {
+    readable: Readable,
+    doorbell: Arc<Doorbell>,
+    thread: JoinHandle<()>,
+}
+
+/// Runs the node until SIGTERM or SIGINT. An error is what kept it from starting, or why it had to end.
+pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
+    let config = Config::load(arguments.config.config.as_deref())?;
+    start_log();
+    check::privileges()?;
+    check::kernel()?;
+    check::bpffs(&config.node.bpffs)?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).context("register the signals")?;
+
+    let (plan, prepared) = prepare_node(&config)?;
+    let workers = plan.lines.len() as u32;
+    let geometry = Geometry::for_max_flows(config.conntrack.max_flows as usize);
+    let setup = Setup {
+        bpffs: &config.node.bpffs,
+        node: &config.node.name,
+        sizes: Sizes { buckets4: geometry.buckets(), buckets6: geometry.buckets(), next_hops: NEXT_HOPS },
+        uplink: prepared.uplink.ifindex,
+        f0: prepared.f0.ifindex,
+        f1: prepared.f1.ifindex,
+        workers,
+        secret: random::words64().context("draw the table's secret")?,
+    };
+    let (mut kernel, adopted) = Kernel::open(&setup)?;
+    tracing::info!(?adopted, workers, uplink = prepared.uplink.name, "kernel programs in place");
+    let (table, next_hops) = map_shared(&kernel, geometry)?;
+    let repaired = table.repair();
+    if !repaired.is_clean() {
+        tracing::warn!("the connection table that was left had unfinished entries, now repaired: {repaired}");
+    }
+
+    let joints = Joints {
+        stop: Arc::new(AtomicBool::new(false)),
+        snapshot: Arc::new(ArcSwap::from_pointee(Tables::default())),
+        epochs: Arc::new(Epochs::new()),
+        table,
+        next_hops,
+    };
+    let queues: Vec<_> = (0..workers).map(|_| WorkerQueues::new(HANDOFF_BUFFERS)).collect();
+    let (neighbour_asks, neighbour_requests) = crossbeam::channel::bounded::<IpAddr>(1024);
+    let doorbells: Vec<_> =
+        (0..workers).map(|_| Doorbell::new().map(Arc::new)).collect::<Result<_, _>>().context("make the doorbells")?;
+    let wake = waker(&queues, &doorbells);
+    let slow = SlowPath::new(
+        Parts {
+            queues: queues.clone(),
+            tables: {
+                let snapshot = joints.snapshot.clone();
+                Box::new(move || snapshot.load_full())
+            },
+            next_hops,
+            ask_neighbour: Box::new(move |address| {
+                // Full: control is behind; the slow path asks again within a second.
+                let _ = neighbour_asks.try_send(address);
+            }),
+            wake_worker: {
+                let wake = wake.clone();
+                Box::new(move |index| wake(index))
+            },
+        },
+        Limits::default(),
+    );
+    let bell = slow.bell();
+    let handles = start_workers(&config, &plan, &prepared, &mut kernel, &joints, &queues, &doorbells, &bell)?;
+    let slow_thread = start_slow_path(slow, &joints.stop)?;
+    let control = start_control(arguments, config, prepared, kernel, &joints, &handles, wake, &bell, neighbour_requests)?;
+
+    let outcome = wait(&mut signals, &handles, &slow_thread);
+    control.shutdown();
+    joints.stop.store(true, Ordering::SeqCst);
+    bell.ring();
+    for handle in &handles {
+        let _ = handle.doorbell.ring();
+    }
+    for handle in handles {
+        let _ = handle.thread.join();
+    }
+    let _ = slow_thread.join();
+    outcome
+}
+
+/// What every part shares.
+struct Joints {
+    stop: Arc<AtomicBool>,
+    snapshot: Arc<ArcSwap<Tables>>,
+    epochs: Arc<Epochs>,
+    table: ConnTable,
+    next_hops: NextHops,
+}
+
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ATALHO_LOG").unwrap_or_else(|_| "info,kube=warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Checks the uplink, plans cores and queues, and has the funnel made or adopted.
+fn prepare_node(config: &Config) -> anyhow::Result<(Plan, Prepared)> {
+    let uplink = match &config.uplink.interface {
+        Some(name) => name.clone(),
+        None => atalho_control::node::default_interface()?,
+    };
+    let interface = check::interface(&uplink)?;
+    check::native_xdp(interface.ifindex)?;
+    let facts = atalho_hwconf::probe(&uplink)?;
+    let plan = atalho_hwconf::plan(&facts, &wishes(config))?;
+    let workers = plan.lines.len() as u32;
+    if interface.rx_queues > workers {
+        bail!(
+            "uplink {uplink} has {} receive queues and the plan {workers} workers: packets of a queue without a worker \
+             would be lost. Give it as many queues as workers (ethtool -L {uplink} combined {workers}), or raise \
+             [worker] count",
+            interface.rx_queues
+        );
+    }
+    ethtool::prepare_uplink(&uplink)?;
+    let [f0, f1] = &config.funnel.names;
+    let prepared = atalho_control::node::prepare(&PrepareOptions {
+        uplink: &uplink,
+        f0,
+        f1,
+        queues: workers,
+        offloads: &|name| ethtool::prepare_funnel(name).map_err(|error| error.to_string()),
+    })?;
+    Ok((plan, prepared))
+}
+
+/// The pinned arrays as the engine's table and next hops.
+fn map_shared(kernel: &Kernel, geometry: Geometry) -> anyhow::Result<(ConnTable, NextHops)> {
+    let maps = kernel.maps();
+    let memory = TableMemory {
+        tags4: SharedArray::words64(maps.tags4.fd, maps.tags4.bytes).context("map tags4")?,
+        entries4: SharedArray::words32(maps.flows4.fd, maps.flows4.bytes).context("map flows4")?,
+        tags6: SharedArray::words64(maps.tags6.fd, maps.tags6.bytes).context("map tags6")?,
+        entries6: SharedArray::words32(maps.flows6.fd, maps.flows6.bytes).context("map flows6")?,
+    };
+    let hops = SharedArray::words64(maps.next_hops.fd, maps.next_hops.bytes).context("map next_hops")?;
+    Ok((ConnTable::new(memory, geometry, &kernel.secret()), NextHops::new(hops)))
+}
+
+fn waker(queues: &[Arc<WorkerQueues>], doorbells: &[Arc<Doorbell>]) -> Arc<dyn Fn(usize) + Send + Sync> {
+    let both: Vec<_> = queues.iter().cloned().zip(doorbells.iter().cloned()).collect();
+    Arc::new(move |index: usize| {
+        if let Some((queues, doorbell)) = both.get(index)
+            && queues.is_asleep()
+        {
+            let _ = doorbell.ring();
+        }
+    })
+}
+
+#[expect(clippy::too_many_arguments, reason = "hands out every end there is")]
+fn start_workers(
+    config: &Config,
+    plan: &Plan,
+    prepared: &Prepared,
+    kernel: &mut Kernel,
+    joints: &Joints,
+    queues: &[Arc<WorkerQueues>],
+    doorbells: &[Arc<Doorbell>],
+    bell: &Bell,
+) -> anyhow::Result<Vec<WorkerHandle>> {
+    let mut handles = Vec::new();
+    for (index, line) in plan.lines.iter().enumerate() {
+        let opened = xsk::open(&OpenOptions::new(
+            QueueOf { interface: prepared.uplink.name.clone(), queue: line.queue },
+            QueueOf { interface: prepared.f0.name.clone(), queue: index as u32 },
+            u32::from(prepared.uplink.mtu.max(prepared.f1.mtu)),
+        ))?;
+        kernel.set_xsk(XskPort::Uplink, line.queue, opened.uplink.as_fd())?;
+        kernel.set_xsk(XskPort::Funnel, index as u32, opened.funnel.as_fd())?;
+        let counters = Arc::new(Counters::default());
+        let engine = Engine::new(EngineParts {
+            worker: index as u8,
+            table: joints.table,
+            epochs: joints.epochs.clone(),
+            next_hops: joints.next_hops,
+            counters: counters.clone(),
+            prefetch: prefetch::line,
+            seed: random::words64::<1>().context("draw a worker's seed")?[0],
+        });
+        let sockets = [opened.uplink.statistics_reader()?, opened.funnel.statistics_reader()?].map(Some);
+        let stats = Arc::new(WorkerStats::new(index, Some(line.core as usize), sockets));
+        let options = WorkerOptions {
+            index,
+            workers: plan.lines.len(),
+            core: Some(line.core as usize),
+            spin: config.worker.spin_us.map_or(Spin::Always, Spin::Micros),
+            uplink_ifindex: prepared.uplink.ifindex,
+        };
+        let ring_slow_path = bell.clone();
+        let worker = Worker::new(
+            options,
+            WorkerParts {
+                pool: opened.pool,
+                uplink: WorkerPort::new(opened.uplink),
+                funnel: WorkerPort::new(opened.funnel),
+                engine,
+                epochs: joints.epochs.clone(),
+                queues: queues[index].clone(),
+                snapshot: joints.snapshot.clone(),
+                ring_slow_path: Box::new(move || ring_slow_path.ring()),
+                doorbell: doorbells[index].clone(),
+                stats: stats.clone(),
+            },
+        );
+        tracing::info!(worker = index, core = line.core, queue = line.queue, reason = line.reason, "worker");
+        handles.push(WorkerHandle {
+            readable: Readable { core: line.core, queue: line.queue, queues: queues[index].clone(), counters, stats },
+            doorbell: doorbells[index].clone(),
+            thread: worker.spawn(joints.stop.clone()).context("start a worker's thread")?,
+        });
+    }
+    Ok(handles)
+}
+
+fn start_slow_path(slow: SlowPath, stop: &Arc<AtomicBool>) -> anyhow::Result<JoinHandle<()>> {
+    let stop = stop.clone();
+    std::thread::Builder::new()
+        .name("slowpath".into())
+        .spawn(move || slow.run(&stop))
+        .context("start the slow path's thread")
+}
+
+#[expect(clippy::too_many_arguments, reason = "hands out every end there is")]
+fn start_control(
+    arguments: &RunArguments,
+    config: Config,
+    prepared: Prepared,
+    kernel: Kernel,
+    joints: &Joints,
+    handles: &[WorkerHandle],
+    wake: Arc<dyn Fn(usize) + Send + Sync>,
+    bell: &Bell,
+    neighbour_requests: crossbeam::channel::Receiver<IpAddr>,
+) -> anyhow::Result<Control> {
+    let grace = Grace::new()?;
+    let source = match &arguments.manifests {
+        Some(folder) => Source::Manifests(folder.clone()),
+        None => Source::Api { kubeconfig: arguments.kubeconfig.clone() },
+    };
+    let readable: Vec<Readable> = handles.iter().map(|handle| handle.readable.clone()).collect();
+    let started = Instant::now();
+    let bell = bell.clone();
+    Ok(Control::start(ControlOptions {
+        node_name: config.node.name.clone(),
+        flows_max: u64::from(config.conntrack.max_flows),
+        config,
+        source,
+        prepared,
+        snapshot: joints.snapshot.clone(),
+        next_hops: joints.next_hops,
+        table: joints.table,
+        epochs: joints.epochs.clone(),
+        queues: readable.iter().map(|worker| worker.queues.clone()).collect(),
+        wake,
+        dataplane: Box::new(KernelSide { kernel }),
+        neighbour_requests,
+        published: Arc::new(move || bell.ring()),
+        worker_reports: Box::new(move || reports::read(&readable, started)),
+        kernel_grace: Box::new(move || grace.wait().map_err(|error| error.to_string())),
+    })?)
+}
+
+/// Waits for a signal; watches that no thread is dead or hung meanwhile.
+fn wait(
+    signals: &mut signal_hook::iterator::Signals,
+    handles: &[WorkerHandle],
+    slow_thread: &JoinHandle<()>,
+) -> anyhow::Result<()> {
+    let mut progress: Vec<(u64, Instant)> = handles.iter().map(|_| (0, Instant::now())).collect();
+    loop {
+        if signals.pending().next().is_some() {
+            tracing::info!("ending; table, links and counters stay pinned for the successor");
+            return Ok(());
+        }
+        if slow_thread.is_finished() {
+            bail!("the slow path's thread has ended; its error stands above. Start the daemon again");
+        }
+        for (handle, (last, since)) in handles.iter().zip(&mut progress) {
+            let worker = &handle.readable;
+            let turns = worker.stats.turns();
+            if turns != *last || worker.queues.is_asleep() {
+                (*last, *since) = (turns, Instant::now());
+            } else if since.elapsed() > HUNG_AFTER {
+                bail!("the worker on core {} has made no turn for {HUNG_AFTER:?}; ending, so that the supervisor starts it anew", worker.core);
+            }
+            for (side, name) in [(Side::Uplink, "uplink"), (Side::Funnel, "funnel")] {
+                if worker.stats.port_state(side) == PortState::Gone {
+                    bail!("the {name}'s interface was deleted; ending, so that the supervisor starts anew when it is back");
+                }
+            }
+        }
+        std::thread::sleep(SIGNAL_POLL);
+    }
+}
