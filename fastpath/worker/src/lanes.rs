@@ -119,7 +119,6 @@ impl Outcome {
 }
 
 impl<P: Port> Lanes<P> {
-    #[expect(clippy::too_many_arguments, reason = "one call, from the worker's own constructor, by named parts")]
     pub fn new(
         uplink_ifindex: u32,
         pool: FramePool,

@@ -21,6 +21,8 @@ use crate::stats::{WorkerStats, add, store};
 
 /// Turns after which a worker that never rests stores its figures.
 const TURNS_PER_REPORT: u32 = 256;
+/// Without packets for this long, a worker that does not sleep stores its figures.
+const REPORT_AFTER_IDLE_NS: u64 = 1_000_000;
 
 /// Who a worker is.
 #[derive(Debug, Clone)]
@@ -62,6 +64,8 @@ pub struct Worker<P> {
     /// When the present stretch of work began; `None` while there is nothing to do.
     busy_since_ns: Option<u64>,
     idle_since_ns: Option<u64>,
+    /// When the clock was last read, at the end of each idle turn: work that comes then began there.
+    looked_ns: u64,
     turns_unreported: u32,
 }
 
@@ -88,6 +92,7 @@ impl<P: Port> Worker<P> {
             stats: parts.stats,
             busy_since_ns: None,
             idle_since_ns: None,
+            looked_ns: clock::monotonic_ns(),
             turns_unreported: 0,
         }
     }
@@ -166,12 +171,10 @@ impl<P: Port> Worker<P> {
         self.lanes.books()
     }
 
-    /// The clock is read when work begins and when it ends, never per packet.
+    /// The clock is read in idle turns and now and then in a long stretch of work, never per packet.
     fn note_work(&mut self) {
         self.idle_since_ns = None;
-        if self.busy_since_ns.is_none() {
-            self.busy_since_ns = Some(clock::monotonic_ns());
-        }
+        self.busy_since_ns.get_or_insert(self.looked_ns);
         self.turns_unreported += 1;
         if self.turns_unreported >= TURNS_PER_REPORT {
             self.report();
@@ -179,35 +182,45 @@ impl<P: Port> Worker<P> {
     }
 
     fn idle(&mut self) {
-        let now_ns = clock::monotonic_ns();
-        if self.busy_since_ns.is_some() {
+        self.looked_ns = clock::monotonic_ns();
+        self.end_stretch();
+        let idle_ns = self.looked_ns - *self.idle_since_ns.get_or_insert(self.looked_ns);
+        if self.turns_unreported > 0 && idle_ns >= REPORT_AFTER_IDLE_NS {
             self.report();
         }
-        let idle_since_ns = *self.idle_since_ns.get_or_insert(now_ns);
         match self.options.spin {
-            Spin::Micros(spin_us) if now_ns - idle_since_ns >= u64::from(spin_us) * 1000 => self.sleep(now_ns),
+            Spin::Micros(spin_us) if idle_ns >= u64::from(spin_us) * 1000 => self.sleep(),
             _ => std::hint::spin_loop(),
         }
     }
 
-    fn sleep(&mut self, from_ns: u64) {
-        let lanes = &self.lanes;
-        if lanes.expiry.is_due() {
+    fn sleep(&mut self) {
+        // What is due to expire comes first; a turn later it is done.
+        if self.lanes.expiry.is_due() {
             return;
         }
         self.report();
         let lanes = &self.lanes;
         sleep([&lanes.uplink, &lanes.funnel], &lanes.queues, &lanes.epochs, &self.doorbell, || lanes.has_work());
-        add(&self.stats.words.asleep_ns, clock::monotonic_ns() - from_ns);
+        let from_ns = std::mem::replace(&mut self.looked_ns, clock::monotonic_ns());
+        add(&self.stats.words.asleep_ns, self.looked_ns - from_ns);
         add(&self.stats.words.sleeps, 1);
     }
 
-    /// Stores the figures, and ends the present stretch of work.
-    fn report(&mut self) {
-        let words = &self.stats.words;
+    /// Ends the present stretch of work, if there is one, at the last look at the clock.
+    fn end_stretch(&mut self) {
         if let Some(since_ns) = self.busy_since_ns.take() {
-            add(&words.busy_ns, clock::monotonic_ns() - since_ns);
+            add(&self.stats.words.busy_ns, self.looked_ns - since_ns);
         }
+    }
+
+    /// Stores the figures.
+    fn report(&mut self) {
+        if self.busy_since_ns.is_some() {
+            self.looked_ns = clock::monotonic_ns();
+            self.end_stretch();
+        }
+        let words = &self.stats.words;
         self.turns_unreported = 0;
         self.stats.store_books(&self.lanes.books());
         for (side, port) in [(Side::Uplink, &self.lanes.uplink), (Side::Funnel, &self.lanes.funnel)] {

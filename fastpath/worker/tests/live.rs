@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -198,7 +198,7 @@ fn bpffs(lab: &str) -> PathBuf {
 }
 
 fn mapped(ip: Ipv4Addr) -> ClaimKey {
-    ClaimKey { addr: Ipv6Addr::from(ip.to_ipv6_mapped()).octets(), ..ClaimKey::default() }
+    ClaimKey { addr: ip.to_ipv6_mapped().octets(), ..ClaimKey::default() }
 }
 
 /// The daemon's part: programs, table, and a worker that can be stopped and started.

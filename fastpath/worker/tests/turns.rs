@@ -194,6 +194,7 @@ impl Running {
 
 #[test]
 fn an_idle_worker_sleeps_and_frames_returns_and_control_wake_it() {
+    let began = Instant::now();
     let (worker, bench) = bench();
     let running = start(worker);
     let asleep = || bench.queues.is_asleep() && bench.queues.epoch.load(Ordering::SeqCst) == u64::MAX;
@@ -227,6 +228,8 @@ fn an_idle_worker_sleeps_and_frames_returns_and_control_wake_it() {
     let took = running.end(&bench);
     assert!(took < Duration::from_millis(500), "stopping took {took:?}");
     assert!(bench.stats.sleeps() >= 4);
+    let (busy, asleep) = (bench.stats.busy_ns(), bench.stats.asleep_ns());
+    assert!(busy > 0 && busy + asleep <= began.elapsed().as_nanos() as u64, "busy {busy} ns, asleep {asleep} ns");
     assert_eq!(bench.stats.books_wrong(), 0);
     assert_eq!(bench.stats.books().free, FRAMES);
 }

@@ -38,13 +38,18 @@ pub enum Kick {
     Gone,
 }
 
+/// xsk-rs' own views of a socket's rings: never moved, kept because they keep the socket open.
+pub(super) struct XskQueues {
+    pub tx: xsk_rs::TxQueue,
+    pub _rx: xsk_rs::RxQueue,
+    pub _fill_and_completion: Option<(xsk_rs::FillQueue, xsk_rs::CompQueue)>,
+}
+
 /// The socket behind the rings.
 pub(super) enum Socket {
     Own(OwnedFd),
     /// One of xsk-rs', closed when its four queues are dropped and its UMEM with them.
-    Xsk {
-        queues: Box<(xsk_rs::TxQueue, xsk_rs::RxQueue, Option<(xsk_rs::FillQueue, xsk_rs::CompQueue)>)>,
-    },
+    Xsk(Box<XskQueues>),
 }
 
 impl AsFd for Socket {
@@ -52,7 +57,7 @@ impl AsFd for Socket {
         match self {
             Self::Own(fd) => fd.as_fd(),
             // SAFETY: the descriptor is open as long as the queues live, which `self` owns.
-            Self::Xsk { queues } => unsafe { BorrowedFd::borrow_raw(queues.0.fd().as_raw_fd()) },
+            Self::Xsk(queues) => unsafe { BorrowedFd::borrow_raw(queues.tx.fd().as_raw_fd()) },
         }
     }
 }

@@ -18,7 +18,7 @@ use xsk_rs::Umem;
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 
 use super::frames::{FramePool, Side};
-use super::queue::{Queue, Socket};
+use super::queue::{Queue, Socket, XskQueues};
 use super::region::Region;
 use super::socket_memory::map_rings;
 
@@ -183,9 +183,9 @@ fn open_by_xsk_rs(options: &OpenOptions, umem: &Umem, pool: &FramePool) -> io::R
     let name = Interface::new(CString::new(interface.as_str())?);
     if_index(interface)?;
     // SAFETY: no program is loaded (INHIBIT_PROG_LOAD), and the UMEM has no other socket of xsk-rs on this queue.
-    let (tx, rx, fill_and_completion) =
+    let (tx, _rx, _fill_and_completion) =
         unsafe { xsk_rs::Socket::new(config, umem, &name, *queue) }.map_err(|e| cause_of(&e))?;
-    let socket = Socket::Xsk { queues: Box::new((tx, rx, fill_and_completion)) };
+    let socket = Socket::Xsk(Box::new(XskQueues { tx, _rx, _fill_and_completion }));
     finish(Side::Funnel, socket, options, pool)
 }
 
