@@ -51,6 +51,7 @@ impl Bell {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
+    use std::time::Instant;
 
     #[test]
     fn no_ring_is_lost() {
@@ -63,9 +64,10 @@ mod tests {
             }
         });
         let mut seen = 0;
-        // Without a timeout: a lost ring would hang the test.
         while seen < 20_000 {
-            bell.sleep(None, || pushed.load(Ordering::Relaxed) == seen);
+            let before = Instant::now();
+            bell.sleep(Some(Duration::from_secs(5)), || pushed.load(Ordering::Relaxed) == seen);
+            assert!(before.elapsed() < Duration::from_secs(5), "slept through a ring after {seen}");
             seen = pushed.load(Ordering::Relaxed);
         }
         thread.join().unwrap();
