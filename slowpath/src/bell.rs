@@ -53,22 +53,28 @@ mod tests {
     use std::sync::atomic::AtomicU32;
     use std::time::Instant;
 
+    /// Push and sleep race each time anew: the next push comes as soon as the one before was seen.
     #[test]
     fn no_ring_is_lost() {
-        let (bell, pushed) = (Bell::default(), Arc::new(AtomicU32::new(0)));
-        let (ringer, counter) = (bell.clone(), pushed.clone());
+        const PUSHES: u32 = 20_000;
+        let (bell, pushed, seen) = (Bell::default(), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let (ringer, counter, answer) = (bell.clone(), pushed.clone(), seen.clone());
         let thread = std::thread::spawn(move || {
-            for _ in 0..20_000 {
-                counter.fetch_add(1, Ordering::Relaxed);
+            for push in 1..=PUSHES {
+                counter.store(push, Ordering::Relaxed);
                 ringer.ring();
+                while answer.load(Ordering::Acquire) != push {
+                    std::thread::yield_now();
+                }
             }
         });
-        let mut seen = 0;
-        while seen < 20_000 {
-            let before = Instant::now();
-            bell.sleep(Some(Duration::from_secs(5)), || pushed.load(Ordering::Relaxed) == seen);
-            assert!(before.elapsed() < Duration::from_secs(5), "slept through a ring after {seen}");
-            seen = pushed.load(Ordering::Relaxed);
+        for push in 1..=PUSHES {
+            while pushed.load(Ordering::Relaxed) != push {
+                let before = Instant::now();
+                bell.sleep(Some(Duration::from_secs(5)), || pushed.load(Ordering::Relaxed) != push);
+                assert!(before.elapsed() < Duration::from_secs(5), "slept through ring {push}");
+            }
+            seen.store(push, Ordering::Release);
         }
         thread.join().unwrap();
     }
