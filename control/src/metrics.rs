@@ -1,0 +1,164 @@
+//! The metrics page (Prometheus text exposition format 0.0.4), written from the lists that also make the enums and the
+//! texts for people. Names of kube-proxy stand where the meaning is the same.
+
+use std::fmt::Write;
+use std::time::UNIX_EPOCH;
+
+use atalho_engine::verdict::{DropReason, PuntReason};
+
+use crate::report::WorkerReport;
+use crate::shared::Times;
+use crate::status::Collector;
+
+/// The content type of the page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// One metric: its head is written once, however many lines follow.
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, kind, help);
+        self.line(name, &[], value);
+    }
+
+    fn summary(&mut self, name: &str, help: &str, times: &Times) {
+        self.head(name, "summary", help);
+        let summary = times.summary();
+        for (quantile, ms) in [("0.5", summary.p50), ("0.99", summary.p99)] {
+            if let Some(ms) = ms {
+                self.line(name, &[("quantile", quantile)], ms / 1000.0);
+            }
+        }
+        self.line(&format!("{name}_sum"), &[], times.sum_s);
+        self.line(&format!("{name}_count"), &[], times.count);
+    }
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// The page.
+pub fn page(collector: &Collector) -> String {
+    let mut page = Page(String::with_capacity(16 << 10));
+    workers(&mut page, &(collector.reports)());
+
+    page.head("atalho_kernel_packets_total", "counter", "Packets by what the kernel programs did with them.");
+    for (name, _, value) in collector.kernel_counters().unwrap_or_default() {
+        page.line("atalho_kernel_packets_total", &[("event", name)], value);
+    }
+    page.single("atalho_flows", "gauge", "Tracked connections.", collector.table.count());
+    page.single("atalho_flows_max", "gauge", "Connections that the table has room for.", collector.flows_max);
+    page.single(
+        "atalho_flows_evicted_total",
+        "counter",
+        "Connections that made room for others.",
+        collector.table.evicted(),
+    );
+
+    let shared = collector.shared.lock();
+    page.single(
+        "atalho_flows_ended_total",
+        "counter",
+        "Connections ended because their endpoint or port is gone.",
+        shared.flows_ended,
+    );
+    page.single("atalho_ready", "gauge", "1 once the first tables are in use.", u8::from(shared.ready));
+    page.single(
+        "atalho_degraded",
+        "gauge",
+        "1 while some input is refused or some part fails.",
+        u8::from(shared.state() == "degraded"),
+    );
+    page.single("atalho_generation", "gauge", "Generation of the tables in use.", shared.generation);
+    page.single("atalho_snapshots_total", "counter", "Snapshots published.", shared.snapshots);
+    page.single("atalho_services", "gauge", "Services in the tables.", shared.services);
+    page.single("atalho_endpoints", "gauge", "Endpoints in the tables.", shared.endpoints);
+    page.single("atalho_refused_objects", "gauge", "Objects that are refused.", shared.refusals.len());
+    page.single("atalho_watches_failing", "gauge", "Watches of the API server that fail.", shared.troubles.len());
+    page.single(
+        "atalho_neighbours_unresolved",
+        "gauge",
+        "Next hops whose neighbour has not answered.",
+        shared.unresolved.len(),
+    );
+    page.summary(
+        "atalho_change_to_use_seconds",
+        "Time from a change's arrival until every worker uses it.",
+        &shared.change_to_use,
+    );
+    page.summary(
+        "kubeproxy_sync_proxy_rules_duration_seconds",
+        "Time to compile the tables and put them in force.",
+        &shared.compile_and_apply,
+    );
+    let last = shared.last_publication.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    page.single(
+        "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+        "gauge",
+        "When the tables were last put in force.",
+        last.map_or(0.0, |at| at.as_secs_f64()),
+    );
+    page.0
+}
+
+type Count = (&'static str, &'static str, fn(&WorkerReport) -> u64);
+
+const COUNTS: &[Count] = &[
+    ("atalho_received_packets_total", "Packets received.", |r| r.received),
+    ("atalho_forwarded_packets_total", "Packets sent on.", |r| r.forwarded),
+    ("atalho_originated_packets_total", "Answers of our own.", |r| r.originated),
+];
+
+fn workers(page: &mut Page, reports: &[WorkerReport]) {
+    let labelled = || reports.iter().enumerate().map(|(worker, report)| (worker.to_string(), report));
+    for (name, help, of) in COUNTS {
+        page.head(name, "counter", help);
+        for (worker, report) in labelled() {
+            page.line(name, &[("worker", &worker)], of(report));
+        }
+    }
+    page.head("atalho_busy_seconds_total", "counter", "Time that workers spent on packets.");
+    for (worker, report) in labelled() {
+        page.line("atalho_busy_seconds_total", &[("worker", &worker)], report.busy_ns as f64 / 1e9);
+    }
+    page.head("atalho_dropped_packets_total", "counter", "Packets dropped, by reason.");
+    for (worker, report) in labelled() {
+        for reason in DropReason::ALL {
+            let labels = [("worker", worker.as_str()), ("reason", reason.name())];
+            page.line("atalho_dropped_packets_total", &labels, report.dropped[*reason as usize]);
+        }
+    }
+    page.head("atalho_punted_packets_total", "counter", "Packets given to the slow path, by reason.");
+    for (worker, report) in labelled() {
+        for reason in PuntReason::ALL {
+            let labels = [("worker", worker.as_str()), ("reason", reason.name())];
+            page.line("atalho_punted_packets_total", &labels, report.punts[*reason as usize]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_as_the_format_wants_it() {
+        let mut page = Page(String::new());
+        page.head("a_total", "counter", "A.");
+        page.line("a_total", &[("reason", "a\"b\\c")], 3);
+        assert_eq!(page.0, "# HELP a_total A.\n# TYPE a_total counter\na_total{reason=\"a\\\"b\\\\c\"} 3\n");
+    }
+}

@@ -1,0 +1,243 @@
+//! Which flows end because the tables changed. A scan of the whole connection table judges every connection against
+//! the tables as they are now, so that it does not matter which event made them so, nor whether we were there to see it.
+//! Control only finds them: workers end them.
+//!
+//! - A flow whose port is gone, on either side, ends: the pod that had it is gone, and its address may be given anew.
+//! - UDP through a Service ends once its endpoint is no longer a choice; the next datagram is given another one.
+//! - TCP through a Service runs on while any slice still has the endpoint, ready or not.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atalho_engine::conntrack::{ConnTable, Connection, FlowRef};
+use atalho_engine::flow::Protocol;
+use atalho_engine::handoff::WorkerQueues;
+use atalho_engine::service::{Vip, VipKey};
+use atalho_engine::tables::Tables;
+
+/// Shortest time between two scans: changes gather meanwhile.
+pub const PAUSE: Duration = Duration::from_millis(100);
+
+/// Service and endpoint of a flow that is not among the choices: is the endpoint still in a slice of that Service?
+pub type IsKnown<'a> = dyn Fn(&str, (IpAddr, u16)) -> bool + 'a;
+
+/// What scans need to remember.
+#[derive(Debug, Default)]
+pub struct Reconciler {
+    /// Names of VIPs that went away, for the TCP flows that they left.
+    departed: HashMap<VipKey, Arc<str>>,
+    /// Found, but not yet handed to a worker whose queue was full.
+    waiting: Vec<FlowRef>,
+}
+
+impl Reconciler {
+    /// Notes that `vip` went away.
+    pub fn depart(&mut self, key: VipKey, vip: &Vip) {
+        self.departed.insert(key, vip.service.clone());
+    }
+
+    /// Scans the table for what must end.
+    pub fn scan(&mut self, table: &ConnTable, tables: &Tables, is_known: &IsKnown) {
+        self.departed.retain(|key, _| tables.services.look_up(key).is_none());
+        let mut judge = Judge { tables, departed: &self.departed, is_known, choices: HashMap::new() };
+        self.waiting = table.connections().filter(|connection| judge.ends(connection)).map(|c| c.at).collect();
+    }
+
+    /// How many of those that were found wait for room in a worker's queue.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Hands what was found to the workers and wakes those that sleep. `true`: all of it found room.
+    pub fn hand_over(&mut self, queues: &[Arc<WorkerQueues>], wake: &(dyn Fn(usize) + Send + Sync)) -> bool {
+        let mut rung = vec![false; queues.len()];
+        self.waiting.retain(|at| {
+            // Any worker may end any flow; by slot they share the work evenly.
+            let Some(worker) = (at.slot as usize).checked_rem(queues.len()) else { return false };
+            let taken = queues[worker].end_flows.push(*at).is_ok();
+            rung[worker] |= taken;
+            !taken
+        });
+        for (worker, _) in rung.iter().enumerate().filter(|(_, pushed)| **pushed) {
+            if queues[worker].is_asleep() {
+                wake(worker);
+            }
+        }
+        self.waiting.is_empty()
+    }
+}
+
+struct Judge<'a> {
+    tables: &'a Tables,
+    departed: &'a HashMap<VipKey, Arc<str>>,
+    is_known: &'a IsKnown<'a>,
+    /// Endpoints that a VIP may choose now; one entry per VIP that has flows.
+    choices: HashMap<VipKey, HashSet<(IpAddr, u16)>>,
+}
+
+impl Judge<'_> {
+    fn ends(&mut self, connection: &Connection) -> bool {
+        let has_port = |ifindex: u32| self.tables.ports.contains_key(&ifindex);
+        if !has_port(connection.original.ingress) || !has_port(connection.reply.ingress) {
+            return true;
+        }
+        if !connection.is_service {
+            return false;
+        }
+        let key = &connection.original.key;
+        let vip_key = VipKey { address: key.dst, protocol: key.protocol, port: key.dst_port };
+        let endpoint = (connection.original.rewrite.dst, connection.original.rewrite.dst_port);
+        let vip = self.tables.services.look_up(&vip_key);
+        if let Some(vip) = vip {
+            let choices = self.choices.entry(vip_key).or_insert_with(|| choices_of(vip));
+            if choices.contains(&endpoint) {
+                return false;
+            }
+        }
+        if matches!(key.protocol, Protocol::Udp) {
+            return true;
+        }
+        let service = vip.map(|vip| &vip.service).or_else(|| self.departed.get(&vip_key));
+        // A Service that nobody can name went while we were away: nobody can vouch for its endpoint either.
+        !service.is_some_and(|service| (self.is_known)(service, endpoint))
+    }
+}
+
+fn choices_of(vip: &Vip) -> HashSet<(IpAddr, u16)> {
+    let sides = [&vip.inside, &vip.outside];
+    sides.iter().flat_map(|side| side.backends.endpoints.iter()).map(|e| (e.address, e.port)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atalho_engine::conntrack::{Direction, Epochs, NewConnection, Rewrite};
+    use atalho_engine::flow::FlowKey;
+    use atalho_engine::service::{Backends, Endpoint, Route, Services, VipKind};
+    use atalho_engine::tables::Port;
+
+    const POD_PORT: u32 = 11;
+    const UPLINK: u32 = 2;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn vip_key(protocol: Protocol) -> VipKey {
+        VipKey { address: ip("10.96.0.10"), protocol, port: 80 }
+    }
+
+    fn vip(endpoints: &[&str]) -> Arc<Vip> {
+        let endpoints = endpoints
+            .iter()
+            .map(|a| Endpoint { address: ip(a), port: 8080, weight: 1, node: None, local: false })
+            .collect();
+        let backends = Arc::new(Backends { endpoints, lookup: Box::default() });
+        let side = Route { backends, masquerade: false, drop_without_backend: false };
+        Arc::new(Vip {
+            service: "default/web:http".into(),
+            kind: VipKind::ClusterIP,
+            inside: side.clone(),
+            outside: side,
+        })
+    }
+
+    fn tables(endpoints: Option<&[&str]>) -> Tables {
+        let mut tables = Tables::default();
+        let pod = Port::Pod { name: "default/a".into(), addresses: vec![ip("10.244.1.10")] };
+        tables.ports = Arc::new(HashMap::from([(UPLINK, Port::Uplink), (POD_PORT, pod)]));
+        if let Some(endpoints) = endpoints {
+            let put = |protocol| (vip_key(protocol), Some(vip(endpoints)));
+            tables.services = Services::default().with_changes([put(Protocol::Tcp), put(Protocol::Udp)]);
+        }
+        tables
+    }
+
+    /// A pod's connection to the VIP, translated to 10.244.2.7:8080.
+    fn connection(protocol: Protocol, src_port: u16, ingress: u32) -> NewConnection {
+        let original = FlowKey { src: ip("10.244.1.10"), dst: ip("10.96.0.10"), src_port, dst_port: 80, protocol };
+        let reply = FlowKey { src: ip("10.244.2.7"), dst: original.src, src_port: 8080, dst_port: src_port, protocol };
+        NewConnection {
+            original: Direction {
+                key: original,
+                rewrite: Rewrite { src: original.src, dst: reply.src, src_port, dst_port: 8080 },
+                next_hop: 1,
+                ingress,
+            },
+            reply: Direction {
+                key: reply,
+                rewrite: Rewrite { src: original.dst, dst: reply.dst, src_port: 80, dst_port: src_port },
+                next_hop: 2,
+                ingress: UPLINK,
+            },
+            is_service: true,
+            first_segment: None,
+        }
+    }
+
+    /// How many of a TCP and a UDP flow end under these tables.
+    fn ended(tables: &Tables, reconciler: &mut Reconciler, known: bool, ingress: u32) -> Vec<Protocol> {
+        let table = ConnTable::in_memory(64, &[3; atalho_layout::SECRET_WORDS]);
+        let epochs = Epochs::new();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            table.insert(0, &epochs, &connection(protocol, 40_000, ingress), 1).unwrap();
+        }
+        reconciler.scan(&table, tables, &|service, endpoint| {
+            assert_eq!(service, "default/web:http");
+            assert_eq!(endpoint, (ip("10.244.2.7"), 8080));
+            known
+        });
+        let queues = vec![WorkerQueues::new(1), WorkerQueues::new(1)];
+        assert!(reconciler.hand_over(&queues, &|_| {}));
+        let all: Vec<Connection> = table.connections().collect();
+        let mut ended = Vec::new();
+        while let Some(at) = queues[0].end_flows.pop().or_else(|| queues[1].end_flows.pop()) {
+            ended.extend(all.iter().find(|c| c.at == at).map(|c| c.protocol));
+        }
+        ended.sort();
+        ended
+    }
+
+    #[test]
+    fn an_endpoint_that_is_still_a_choice_keeps_its_flows() {
+        let none: [Protocol; 0] = [];
+        assert_eq!(ended(&tables(Some(&["10.244.2.7"])), &mut Reconciler::default(), true, POD_PORT), none);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_no_choice_loses_udp_and_keeps_tcp_while_a_slice_has_it() {
+        let tables = tables(Some(&["10.244.2.8"]));
+        assert_eq!(ended(&tables, &mut Reconciler::default(), true, POD_PORT), [Protocol::Udp]);
+        assert_eq!(ended(&tables, &mut Reconciler::default(), false, POD_PORT), [Protocol::Tcp, Protocol::Udp]);
+    }
+
+    #[test]
+    fn a_deleted_service_keeps_tcp_while_its_slice_stands() {
+        let tables = tables(None);
+        let mut reconciler = Reconciler::default();
+        reconciler.depart(vip_key(Protocol::Tcp), &vip(&[]));
+        assert_eq!(ended(&tables, &mut reconciler, true, POD_PORT), [Protocol::Udp]);
+        assert_eq!(ended(&tables, &mut Reconciler::default(), true, POD_PORT), [Protocol::Tcp, Protocol::Udp]);
+    }
+
+    #[test]
+    fn a_pod_that_is_gone_takes_its_flows_with_it() {
+        let tables = tables(Some(&["10.244.2.7"]));
+        let all = [Protocol::Tcp, Protocol::Udp];
+        assert_eq!(ended(&tables, &mut Reconciler::default(), true, POD_PORT + 1), all);
+    }
+
+    #[test]
+    fn a_full_queue_keeps_the_rest_for_later() {
+        let mut reconciler = Reconciler::default();
+        reconciler.waiting = (0..5000).map(|slot| FlowRef { is_ipv6: false, slot, sequence: 1 }).collect();
+        let queues = vec![WorkerQueues::new(1)];
+        assert!(!reconciler.hand_over(&queues, &|_| {}));
+        assert_eq!(reconciler.waiting.len(), 5000 - 4096);
+        while queues[0].end_flows.pop().is_some() {}
+        assert!(reconciler.hand_over(&queues, &|_| {}));
+        assert_eq!(queues[0].end_flows.len(), 5000 - 4096);
+    }
+}

@@ -1,0 +1,176 @@
+//! What the publishing task has to say, for those who are asked: the status socket, the HTTP endpoints, the metrics.
+//! One lock that control's own thread takes for moments; no worker ever sees it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Kind, Refusal};
+
+/// Samples of which percentiles are made.
+const SAMPLES: usize = 1024;
+
+/// Durations of the last events.
+#[derive(Debug, Default)]
+pub struct Times {
+    /// Milliseconds; a ring once it is full.
+    samples: Vec<f64>,
+    next: usize,
+    /// Histogram for the metrics: events in all, their sum in seconds.
+    pub count: u64,
+    pub sum_s: f64,
+}
+
+/// The last duration and two percentiles, milliseconds; null before the first event.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub last: Option<f64>,
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
+}
+
+impl Times {
+    pub fn record(&mut self, duration: Duration) {
+        let ms = duration.as_secs_f64() * 1000.0;
+        self.count += 1;
+        self.sum_s += duration.as_secs_f64();
+        if self.samples.len() < SAMPLES {
+            self.samples.push(ms);
+        } else {
+            self.samples[self.next] = ms;
+        }
+        self.next = (self.next + 1) % SAMPLES;
+    }
+
+    pub fn summary(&self) -> Summary {
+        if self.samples.is_empty() {
+            return Summary::default();
+        }
+        let last = self.samples[(self.next + SAMPLES - 1) % SAMPLES % self.samples.len()];
+        let mut sorted = self.samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        // The nearest rank: the smallest sample that so large a share does not exceed.
+        let rank = |share: f64| sorted[((share * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len()) - 1];
+        let round = |ms: f64| Some((ms * 1000.0).round() / 1000.0);
+        Summary { last: round(last), p50: round(rank(0.50)), p99: round(rank(0.99)) }
+    }
+}
+
+/// Which part of control has something to complain about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Dataplane,
+    NextHops,
+    Routes,
+    Neighbours,
+    Facts,
+    Manifests,
+    Http,
+}
+
+/// What is published, and what keeps us from better.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// The first tables are in use.
+    pub ready: bool,
+    /// Resources whose first list is not complete.
+    pub waiting_for: Vec<Kind>,
+    pub generation: u64,
+    pub snapshots: u64,
+    pub services: u64,
+    pub endpoints: u64,
+    pub refusals: Vec<Refusal>,
+    /// Watches that fail, by resource.
+    pub troubles: BTreeMap<Kind, String>,
+    pub faults: BTreeMap<Part, Vec<String>>,
+    /// Next hops whose neighbour is not resolved.
+    pub unresolved: Vec<String>,
+    pub change_to_published: Times,
+    pub change_to_use: Times,
+    pub compile_and_apply: Times,
+    pub last_publication: Option<SystemTime>,
+    /// Changes are waiting to be published since then.
+    pub waiting_since: Option<Instant>,
+    pub flows_ended: u64,
+    /// The node is being deleted, or about to be (taint ToBeDeletedByClusterAutoscaler).
+    pub node_leaves: bool,
+}
+
+impl Published {
+    /// Sets what a part complains about; an empty list says that all is well.
+    pub fn set_faults(&mut self, part: Part, faults: Vec<String>) {
+        if faults.is_empty() {
+            self.faults.remove(&part);
+            return;
+        }
+        if self.faults.get(&part) != Some(&faults) {
+            for fault in &faults {
+                tracing::warn!("{fault}");
+            }
+        }
+        self.faults.insert(part, faults);
+    }
+
+    pub fn state(&self) -> &'static str {
+        match self.ready {
+            false => "starting",
+            true if self.refusals.is_empty() && self.troubles.is_empty() && self.faults.is_empty() => "ready",
+            true => "degraded",
+        }
+    }
+
+    /// What is wrong with the API server; `None` if nothing is.
+    pub fn api(&self) -> Option<String> {
+        (!self.troubles.is_empty()).then(|| self.troubles.values().cloned().collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// The lock around it.
+#[derive(Debug, Default)]
+pub struct Shared {
+    published: Mutex<Published>,
+}
+
+impl Shared {
+    /// A panic elsewhere leaves plain values behind: they are still worth telling.
+    pub fn lock(&self) -> MutexGuard<'_, Published> {
+        self.published.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_last_samples() {
+        let mut times = Times::default();
+        assert_eq!(times.summary(), Summary::default());
+        for ms in 1..=100 {
+            times.record(Duration::from_millis(ms));
+        }
+        assert_eq!(times.summary(), Summary { last: Some(100.0), p50: Some(50.0), p99: Some(99.0) });
+        for _ in 0..SAMPLES + 5 {
+            times.record(Duration::from_millis(7));
+        }
+        assert_eq!(times.summary(), Summary { last: Some(7.0), p50: Some(7.0), p99: Some(7.0) });
+        assert_eq!(times.count, 100 + SAMPLES as u64 + 5);
+    }
+
+    #[test]
+    fn the_state_follows_from_what_is_wrong() {
+        let mut published = Published::default();
+        assert_eq!(published.state(), "starting");
+        published.ready = true;
+        assert_eq!(published.state(), "ready");
+        published.troubles.insert(Kind::Pod, "pods: 403".into());
+        assert_eq!((published.state(), published.api().as_deref()), ("degraded", Some("pods: 403")));
+        published.troubles.clear();
+        published.set_faults(Part::Routes, vec!["x".into()]);
+        assert_eq!(published.state(), "degraded");
+        published.set_faults(Part::Routes, Vec::new());
+        assert_eq!(published.state(), "ready");
+    }
+}
