@@ -151,11 +151,16 @@ fn echo() {
 
 /// This test binary in a namespace, asking; returns how many requests came back right.
 fn ask(lab: &str, part: &str, count: usize, wait_ms: u64) -> usize {
+    ask_sized(lab, part, count, wait_ms, 1400)
+}
+
+/// As [`ask`], with up to `bytes_max` bytes of payload.
+fn ask_sized(lab: &str, part: &str, count: usize, wait_ms: u64, bytes_max: usize) -> usize {
     let output = Command::new("nsenter")
         .arg(format!("--net=/run/netns/{lab}-{part}"))
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "asks_from_another_namespace", "--nocapture"])
-        .env(ROLE, format!("ask {count} {wait_ms}"))
+        .env(ROLE, format!("ask {count} {wait_ms} {bytes_max}"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -170,7 +175,7 @@ fn ask(lab: &str, part: &str, count: usize, wait_ms: u64) -> usize {
 fn asks_from_another_namespace() {
     let Some(role) = std::env::var(ROLE).ok().filter(|role| role.starts_with("ask")) else { return };
     let numbers: Vec<u64> = role.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
-    let (count, wait_ms) = (numbers[0], numbers[1]);
+    let (count, wait_ms, bytes_max) = (numbers[0], numbers[1], numbers[2] as usize);
     let (socket, to) = match UdpSocket::bind((REMOTE_POD_IP, 0)) {
         Ok(socket) => (socket, POD_A_IP),
         Err(_) => (UdpSocket::bind((POD_A_IP, 0)).unwrap(), REMOTE_POD_IP),
@@ -178,12 +183,12 @@ fn asks_from_another_namespace() {
     socket.set_read_timeout((wait_ms > 0).then(|| Duration::from_millis(wait_ms))).unwrap();
     let mut answered = 0;
     for n in 0..count {
-        let mut request = vec![n as u8; 18 + (n as usize * 37) % 1400];
+        let mut request = vec![n as u8; 18 + (n as usize * 37) % bytes_max];
         request[..8].copy_from_slice(&n.to_be_bytes());
         if socket.send_to(&request, (to, ECHO_PORT)).is_err() || wait_ms == 0 {
             continue;
         }
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 4096];
         if let Ok((len, from)) = socket.recv_from(&mut buffer) {
             assert_eq!(from, (to, ECHO_PORT).into());
             assert_eq!(&buffer[..len], request, "request {n} came back changed");
@@ -348,6 +353,7 @@ fn node() {
     a_link_goes_down_and_up(&daemon, &worker);
     idle_costs_nothing(&worker);
     worker.end();
+    a_frame_of_several_pieces_is_dropped_by_name(&mut daemon);
     // The queue is bound again at once, or after the patience for a predecessor that is not quite gone.
     let worker = daemon.start_worker();
     daemon.requests(20);
@@ -424,6 +430,23 @@ fn idle_costs_nothing(worker: &Running) {
     println!("idle for 2.5 s: busy {busy} ns, asleep {asleep} ns");
     assert!(busy < 25_000_000, "busy {busy} ns");
     assert!(asleep > 1_000_000_000, "asleep only {asleep} ns");
+}
+
+/// A frame longer than a chunk arrives in pieces (XDP_USE_SG), which no port takes yet.
+fn a_frame_of_several_pieces_is_dropped_by_name(daemon: &mut Daemon) {
+    run("ip link set uplink mtu 3400");
+    run(&format!("ip -n {}-far link set far0 mtu 3400", daemon.lab));
+    daemon.options.several_pieces = true;
+    let worker = daemon.start_worker();
+    daemon.requests(20);
+    // Payloads of 18 + 37 n bytes: those from 1751 up do not fit into the 1792 of a chunk with their 42 bytes of headers.
+    let long = (0..88).filter(|n| 18 + 37 * n + 42 > 1792).count() as u64;
+    ask_sized(&daemon.lab, "far", 88, 0, 3400);
+    worker.rest();
+    let books = worker.counters.books();
+    assert_eq!(books.dropped[DropReason::RxMultiPiece as usize], long, "{books:?}");
+    worker.end();
+    daemon.options.several_pieces = false;
 }
 
 fn a_deleted_interface_is_told_and_its_frames_come_back(daemon: &Daemon, worker: &Running) {
