@@ -238,7 +238,7 @@ impl Daemon {
             (interface("uplink").ifindex, interface("f0").ifindex, interface("f1").ifindex, interface("host0").ifindex);
 
         let geometry = Geometry::for_max_flows(4096);
-        let buckets = geometry.buckets().next_power_of_two();
+        let buckets = geometry.buckets();
         let sizes = Sizes { buckets4: buckets, buckets6: buckets, next_hops: 8 };
         let secret = random::words64().unwrap();
         let setup = Setup { bpffs: &bpffs, node: "node-a", sizes, uplink, f0, f1, workers: 1, secret };
