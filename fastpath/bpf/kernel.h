@@ -31,7 +31,7 @@ static long (*bpf_skb_change_type)(struct __sk_buff *skb, __u32 type) = (void *)
 static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)39;
 static long (*bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)51;
 static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;
-static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)161;
+static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static long (*bpf_check_mtu)(void *program_context, __u32 ifindex, __u32 *mtu_len, __s32 len_diff,
                              __u64 flags) = (void *)163;
 

@@ -11,13 +11,13 @@
 #include "layout.h"
 #include "parse.h"
 
-#define BUCKETS_DEFAULT 2 /* overridden by the loader, as the masks are */
+#define BUCKETS_DEFAULT 2 /* the loader makes the arrays as large as it was asked for */
 #define LANES 0x0001000100010001ULL
 
 /* Set by the loader. */
 const volatile __u64 secret[SECRET_WORDS];
-const volatile __u32 mask4; /* buckets - 1 */
-const volatile __u32 mask6;
+const volatile __u32 buckets4;
+const volatile __u32 buckets6;
 
 struct tag_bucket {
     __u64 words[SLOTS_PER_BUCKET * TAG_BYTES / 8];
@@ -38,7 +38,7 @@ SHARED_ARRAY(flows4, struct flow4, BUCKETS_DEFAULT * SLOTS_PER_BUCKET);
 SHARED_ARRAY(tags6, struct tag_bucket, BUCKETS_DEFAULT);
 SHARED_ARRAY(flows6, struct flow6, BUCKETS_DEFAULT * SLOTS_PER_BUCKET);
 
-/* Multilinear over the key's words; the same in layout/src/hash.rs. */
+/* Multilinear over the key's words. All of this is the same in layout/src/hash.rs. */
 INLINE __u32 hash4(const struct tuple *t)
 {
     __u64 sum = secret[4];
@@ -65,14 +65,22 @@ INLINE __u32 hash6(const struct tuple *t)
 
 INLINE __u16 tag_of(__u32 hash)
 {
-    __u16 tag = hash >> 16;
+    __u16 tag = hash;
     return tag ? tag : 1;
 }
 
-INLINE __u32 other_bucket(__u32 bucket, __u16 tag, __u32 mask)
+INLINE __u32 first_bucket(__u32 hash, __u32 buckets)
 {
-    __u32 step = (((__u32)tag * 0x9e3779b1u) >> 7) | 1;
-    return (bucket ^ step) & mask;
+    return ((__u64)hash * buckets) >> 32;
+}
+
+INLINE __u32 second_bucket(__u32 hash, __u32 buckets)
+{
+    __u32 first = first_bucket(hash, buckets);
+    __u32 second = first_bucket(hash * 0x9e3779b1u, buckets);
+    if (second != first)
+        return second;
+    return first + 1 == buckets ? 0 : first + 1;
 }
 
 /* Both return the entry's ingress port, 0 where this is not a live entry of `t`. */
@@ -158,14 +166,13 @@ INLINE __u32 find_flow(const struct packet *p)
 {
     if (!p->has_flow)
         return 0;
+    const struct tuple *flow = &p->flow;
     if (p->is_ipv6) {
-        __u32 hash = hash6(&p->flow);
-        __u32 first = hash & mask6;
-        __u32 ingress = scan6(first, tag_of(hash), &p->flow);
-        return ingress ? ingress : scan6(other_bucket(first, tag_of(hash), mask6), tag_of(hash), &p->flow);
+        __u32 hash = hash6(flow);
+        __u32 ingress = scan6(first_bucket(hash, buckets6), tag_of(hash), flow);
+        return ingress ? ingress : scan6(second_bucket(hash, buckets6), tag_of(hash), flow);
     }
-    __u32 hash = hash4(&p->flow);
-    __u32 first = hash & mask4;
-    __u32 ingress = scan4(first, tag_of(hash), &p->flow);
-    return ingress ? ingress : scan4(other_bucket(first, tag_of(hash), mask4), tag_of(hash), &p->flow);
+    __u32 hash = hash4(flow);
+    __u32 ingress = scan4(first_bucket(hash, buckets4), tag_of(hash), flow);
+    return ingress ? ingress : scan4(second_bucket(hash, buckets4), tag_of(hash), flow);
 }

@@ -78,7 +78,7 @@ pub struct SharedMaps<'a> {
 /// The open kernel side of one node. Dropping it leaves everything in force: that is how flows outlive a restart.
 pub struct Kernel {
     folder: Folder,
-    programs: Programs,
+    pub(super) programs: Programs,
     secret: [u64; SECRET_WORDS],
     shared: [(MapData, usize); 5],
     claims: HashMap<MapData, [u8; CLAIM_BYTES], u32>,
@@ -237,8 +237,8 @@ impl Kernel {
 
     /// Gives a pod's port up; one whose interface is gone, or that never was, is no error.
     pub fn detach_pod(&mut self, ifindex: u32) -> Result<(), BpfError> {
-        link::unpin(&self.folder.path.join(pod_in(ifindex)))?;
-        link::unpin(&self.folder.path.join(pod_out(ifindex)))?;
+        link::detach(&self.folder.path.join(pod_in(ifindex)))?;
+        link::detach(&self.folder.path.join(pod_out(ifindex)))?;
         absent_is_fine(self.ports.remove(&ifindex), "ports")
     }
 

@@ -27,7 +27,7 @@ pub(super) fn attach(path: &Path, program: BorrowedFd, ifindex: u32, hook: Hook)
         if info.ifindex == ifindex && update(path, program)? {
             return Ok(());
         }
-        unpin(path)?;
+        detach(path)?;
     }
     let link = syscall::link_create(program, ifindex, hook).map_err(|source| {
         let refused = [libc::EOPNOTSUPP, libc::EINVAL, libc::ERANGE, libc::ENOSPC];
@@ -57,11 +57,20 @@ fn update(path: &Path, program: BorrowedFd) -> Result<bool, BpfError> {
     }
 }
 
-/// Removes a pin; the link goes with it unless a process still holds it. A missing one is no error.
-pub(super) fn unpin(path: &Path) -> Result<bool, BpfError> {
+/// Takes a link's program off its interface and removes the pin. A missing one is no error.
+pub(super) fn detach(path: &Path) -> Result<(), BpfError> {
+    if let Ok(link) = syscall::open_pinned(path) {
+        // Refused where the interface is gone already; then there is nothing to detach.
+        let _ = syscall::link_detach(link.as_fd());
+    }
+    unpin(path)
+}
+
+/// Removes a pin. A missing one is no error.
+pub(super) fn unpin(path: &Path) -> Result<(), BpfError> {
     match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => {
             Err(BpfError::Pinned { doing: "remove", path: path.into(), source, next: "Root may remove it by hand" })
         }

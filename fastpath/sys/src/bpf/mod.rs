@@ -12,6 +12,8 @@ mod link;
 mod pinned;
 mod programs;
 mod syscall;
+#[cfg(test)]
+mod tests;
 mod uninstall;
 
 pub use error::BpfError;

@@ -21,9 +21,9 @@ use super::link;
 /// How much the shared arrays hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// Buckets of the IPv4 table: a power of two, at least 2.
+    /// Buckets of the IPv4 table, at least 2.
     pub buckets4: u32,
-    /// Buckets of the IPv6 table: a power of two, at least 2.
+    /// Buckets of the IPv6 table, at least 2.
     pub buckets6: u32,
     pub next_hops: u32,
 }
@@ -31,8 +31,8 @@ pub struct Sizes {
 impl Sizes {
     pub(super) fn check(&self) -> Result<(), BpfError> {
         for (name, buckets) in [("IPv4", self.buckets4), ("IPv6", self.buckets6)] {
-            if !buckets.is_power_of_two() || !(2..=1 << 24).contains(&buckets) {
-                return Err(BpfError::Sizes(format!("{buckets} {name} buckets, not a power of two from 2 to 2^24")));
+            if !(2..=1 << 24).contains(&buckets) {
+                return Err(BpfError::Sizes(format!("{buckets} {name} buckets, not from 2 to 2^24")));
             }
         }
         if self.next_hops == 0 {
@@ -255,7 +255,8 @@ impl Folder {
         let mut names = self.names()?;
         names.sort_by_key(|name| order(name));
         for name in &names {
-            link::unpin(&self.path.join(name))?;
+            // Maps have nothing to detach; their pin goes all the same.
+            link::detach(&self.path.join(name))?;
         }
         Ok(names)
     }

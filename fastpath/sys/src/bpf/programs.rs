@@ -1,10 +1,11 @@
 //! Loading the programs with the node's maps and constants.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use atalho_layout::SECRET_WORDS;
-use aya::programs::{ProgramFd, SchedClassifier, Xdp};
+use aya::programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::error::BpfError;
@@ -37,7 +38,6 @@ pub(super) struct Programs {
 impl Programs {
     /// Loads all programs. Maps are opened where they are pinned in `folder`, else made and pinned there.
     pub(super) fn load(folder: &Path, sizes: &Sizes, constants: &Constants) -> Result<Self, BpfError> {
-        let (mask4, mask6) = (sizes.buckets4 - 1, sizes.buckets6 - 1);
         let mut loader = EbpfLoader::new();
         for shape in pinned::shapes(sizes) {
             loader.map_pin_path(shape.name, folder.join(shape.name));
@@ -45,15 +45,15 @@ impl Programs {
         }
         loader
             .override_global("secret", &constants.secret, false)
-            .override_global("mask4", &mask4, false)
-            .override_global("mask6", &mask6, false)
+            .override_global("buckets4", &sizes.buckets4, false)
+            .override_global("buckets6", &sizes.buckets6, false)
             .override_global("f1_ifindex", &constants.f1, false)
             .override_global("f1_mac", &constants.f1_mac, false)
             .override_global("uplink_mac", &constants.uplink_mac, false)
             .override_global("workers", &constants.workers, false);
-        let mut load = |program, object| loader.load(object).map_err(|e| BpfError::Load { program, reason: chain(&e) });
-        let (mut steer, mut funnel) = (load("steer", STEER)?, load("funnel", FUNNEL)?);
-        let (mut pod, mut deliver) = (load("pod", POD)?, load("deliver", DELIVER)?);
+        let mut open = |program, object| loader.load(object).map_err(|e| BpfError::Load { program, reason: chain(&e) });
+        let (mut steer, mut funnel) = (open("steer", STEER)?, open("funnel", FUNNEL)?);
+        let (mut pod, mut deliver) = (open("pod", POD)?, open("deliver", DELIVER)?);
         load_xdp(&mut steer, "steer")?;
         load_xdp(&mut funnel, "funnel")?;
         load_tcx(&mut pod, "pod_ingress")?;
@@ -81,20 +81,53 @@ impl Programs {
     pub(super) fn deliver(&self) -> BorrowedFd<'_> {
         fd(&self.deliver, "deliver")
     }
+
+    /// Runs a program once on a made-up packet (Documentation/bpf/bpf_prog_run.rst); returns its action.
+    #[cfg(test)]
+    pub(super) fn run(&self, program: &str, options: aya::programs::TestRunOptions<'_>) -> Result<u32, String> {
+        use aya::programs::TestRun;
+        let mut objects = [&self.steer, &self.funnel, &self.pod, &self.deliver].into_iter();
+        let found = objects.find_map(|object| object.program(program)).ok_or("no such program")?;
+        let ran = match found {
+            Program::Xdp(xdp) => xdp.test_run(options),
+            Program::SchedClassifier(tcx) => tcx.test_run(options),
+            _ => return Err("neither XDP nor tcx".into()),
+        };
+        ran.map(|result| result.return_value).map_err(|e| chain(&e))
+    }
 }
 
+/// How often a load that a signal interrupted is tried again.
+const LOADS_MAX: u32 = 20;
+
 fn load_xdp(object: &mut Ebpf, program: &'static str) -> Result<(), BpfError> {
-    let failed = |reason: String| BpfError::Load { program, reason };
-    let found = object.program_mut(program).ok_or_else(|| failed("it is not in its object file".into()))?;
-    let xdp: &mut Xdp = found.try_into().map_err(|e| failed(chain(&e)))?;
-    xdp.load().map_err(|e| failed(chain(&e)))
+    let xdp: &mut Xdp = named(object, program)?;
+    load(program, || xdp.load())
 }
 
 fn load_tcx(object: &mut Ebpf, program: &'static str) -> Result<(), BpfError> {
+    let tcx: &mut SchedClassifier = named(object, program)?;
+    load(program, || tcx.load())
+}
+
+fn named<'a, P>(object: &'a mut Ebpf, program: &'static str) -> Result<P, BpfError>
+where
+    P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
     let failed = |reason: String| BpfError::Load { program, reason };
     let found = object.program_mut(program).ok_or_else(|| failed("it is not in its object file".into()))?;
-    let tcx: &mut SchedClassifier = found.try_into().map_err(|e| failed(chain(&e)))?;
-    tcx.load().map_err(|e| failed(chain(&e)))
+    P::try_from(found).map_err(|e| failed(chain(&e)))
+}
+
+/// The verifier gives up with EAGAIN when a signal is pending, whatever it is for.
+fn load(program: &'static str, mut attempt: impl FnMut() -> Result<(), ProgramError>) -> Result<(), BpfError> {
+    for _ in 1..LOADS_MAX {
+        match attempt() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done.map_err(|e| BpfError::Load { program, reason: chain(&e) }),
+        }
+    }
+    attempt().map_err(|e| BpfError::Load { program, reason: chain(&e) })
 }
 
 /// The descriptor of a program that `Programs::load` has loaded.

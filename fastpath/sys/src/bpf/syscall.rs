@@ -17,6 +17,7 @@ const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
+const LINK_DETACH: libc::c_long = 34;
 
 const MAP_TYPE_ARRAY: u32 = 2;
 const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
@@ -93,6 +94,14 @@ pub(super) fn link_update(link: BorrowedFd, program: BorrowedFd) -> io::Result<(
     let mut attributes: Attributes = [0; 16];
     attributes[0] = pair(raw(link), raw(program));
     bpf(LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// Takes the program off the interface at once; the link stays, of no use. Closing its last holder would do that too,
+/// but some time later.
+pub(super) fn link_detach(link: BorrowedFd) -> io::Result<()> {
+    let mut attributes: Attributes = [0; 16];
+    attributes[0] = u64::from(raw(link));
+    bpf(LINK_DETACH, &mut attributes).map(drop)
 }
 
 /// Reads an object's information into `info`, as much as fits.
