@@ -1,4 +1,5 @@
-//! Rings against an oracle: a plain queue that says what every call must answer.
+//! Rings against an oracle: a plain queue that says what every call must answer. Fewer steps under Miri, which proves
+//! the memory accesses: `cargo +nightly miri test -p atalho-sys --test rings`.
 
 use std::collections::VecDeque;
 
