@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use atalho_control::facts::KernelRouteKind;
 use atalho_control::node::follow::{Picture, follow};
@@ -85,10 +85,8 @@ where
 /// The first picture that satisfies `wish`, or a failure after 5 s that shows the last one.
 async fn until(picture: &mut watch::Receiver<Picture>, what: &str, wish: impl Fn(&Picture) -> bool) -> Picture {
     let found = tokio::time::timeout(Duration::from_secs(5), picture.wait_for(|p| wish(p))).await;
-    if let Ok(found) = found {
-        return found.unwrap().clone();
-    }
-    panic!("no picture with {what} within 5 s; the last one: {:#?}", *picture.borrow());
+    let found = found.ok().map(|found| found.unwrap().clone());
+    found.unwrap_or_else(|| panic!("no picture with {what} within 5 s; the last one: {:#?}", *picture.borrow()))
 }
 
 #[test]
@@ -127,7 +125,7 @@ fn an_uplink_or_name_that_cannot_be_is_refused_by_name() {
         let error = prepare(&options).unwrap_err().to_string();
         assert!(error.contains("up9") && error.contains("no such interface"), "{error}");
 
-        ip("link add at-f1 type dummy");
+        ip("link add at-f1 type bridge");
         let error = prepare(&PrepareOptions { uplink: "up0", ..options }).unwrap_err().to_string();
         assert!(error.contains("at-f1") && error.contains("no veth"), "{error}");
         ip("link del at-f1");
@@ -252,14 +250,12 @@ fn the_kernel_resolves_and_keeps_the_neighbours_that_we_name() {
                 ["192.0.2.1", "2001:db8::1", "192.0.2.99"].map(|a| (uplink, a.parse().unwrap())).into();
             let neighbours = Neighbours::new().unwrap();
             assert_eq!(neighbours.sync(&keys, &BTreeSet::new()).await, []);
-            let begin = Instant::now();
             let resolved = until(&mut picture, "both families resolved", |p| {
                 ["192.0.2.1", "2001:db8::1"]
                     .iter()
                     .all(|a| p.facts.neighbours.contains_key(&(uplink, a.parse().unwrap())))
             })
             .await;
-            assert!(begin.elapsed() < Duration::from_secs(2));
             // One that nobody answers for is kept trying, and is no fact.
             assert!(!resolved.facts.neighbours.contains_key(&(uplink, "192.0.2.99".parse().unwrap())));
             let all = until(&mut picture, "three managed entries", |p| *p.managed == keys).await;
