@@ -26,7 +26,7 @@ impl Mapping {
 
     /// `len` bytes of zeroes that belong to this process alone.
     pub fn anonymous(len: usize) -> io::Result<Self> {
-        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE, -1, 0)
+        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
     }
 
     fn map(len: usize, flags: i32, fd: i32, offset: i64) -> io::Result<Self> {
