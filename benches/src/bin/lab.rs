@@ -1,5 +1,6 @@
 //! `atalho-lab`: builds the lab, drives traffic through it, tells what came of it. Also the agent inside the namespaces.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,10 +11,11 @@ use atalho_benches::lab::run::{RunOptions, run};
 use atalho_benches::lab::session::{Programs, Session};
 use atalho_benches::lab::signal::Interrupt;
 use atalho_benches::lab::{network, objects, paths};
-use atalho_benches::traffic::agent;
 use atalho_benches::traffic::client::JobKind;
+use atalho_benches::traffic::{agent, junk};
 use atalho_benches::{apiserver, lab::plan::Family};
 use clap::{Parser, Subcommand, ValueEnum};
+use pnet_datalink::MacAddr;
 
 #[derive(Parser)]
 #[command(
@@ -42,6 +44,9 @@ enum Command {
     /// The agent inside a namespace (orders on standard input).
     #[command(hide = true)]
     Agent,
+    /// Send frames that nobody should send.
+    #[command(hide = true)]
+    Junk(JunkArguments),
     /// Create or change objects at an API server, from YAML files.
     Apply {
         #[arg(long)]
@@ -72,6 +77,22 @@ struct RunArguments {
     /// Starts the names of all namespaces; another one lets a second lab run at the same time.
     #[arg(long, default_value = "at")]
     prefix: String,
+}
+
+#[derive(clap::Args)]
+struct JunkArguments {
+    #[arg(long)]
+    interface: String,
+    /// MAC address of the next hop.
+    #[arg(long, value_parser = mac)]
+    to: MacAddr,
+    #[arg(long)]
+    count: u64,
+    #[arg(long)]
+    seed: u64,
+    /// Own addresses, one of each family at least.
+    #[arg(long, required = true)]
+    source: Vec<IpAddr>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -118,12 +139,24 @@ fn execute(command: Command) -> Result<bool> {
         }
         Command::SelfTest { prefix } => self_test(&prefix),
         Command::Agent => agent::run().map(|()| true).context("the agent cannot go on"),
+        Command::Junk(arguments) => send_junk(&arguments).map(|()| true),
         Command::Apply { kubeconfig, files } => apiserver::apply(&kubeconfig, &files).map(|()| true),
     }
 }
 
 fn programs() -> Result<Programs> {
     Programs::beside(&std::env::current_exe()?)
+}
+
+fn mac(text: &str) -> Result<MacAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no MAC address: six pairs of hexadecimal digits"))
+}
+
+/// Prints how many frames the kernel took.
+fn send_junk(arguments: &JunkArguments) -> Result<()> {
+    let sender = junk::Sender { interface: &arguments.interface, to: arguments.to, sources: arguments.source.clone() };
+    println!("{}", sender.send(arguments.count, arguments.seed)?);
+    Ok(())
 }
 
 /// Plain routing by the node's kernel: what fails here is the lab's fault, not the daemon's.

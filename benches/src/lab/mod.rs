@@ -9,6 +9,7 @@
 //! Pods are addressed and routed as a CNI plugin does it, with ordinary veths and untouched offloads. The daemon runs in
 //! the node namespace; nothing else on the machine is touched.
 
+pub mod capture;
 pub mod command;
 pub mod daemon;
 pub mod lock;
@@ -20,4 +21,5 @@ pub mod report;
 pub mod run;
 pub mod session;
 pub mod signal;
+pub mod stack;
 pub mod view;

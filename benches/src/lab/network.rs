@@ -111,6 +111,16 @@ impl Network {
     }
 }
 
+/// MAC address of an interface.
+pub fn mac(namespace: &str, interface: &str) -> Result<String> {
+    let shown = run("ip", ["-n", namespace, "-json", "link", "show", "dev", interface])?;
+    let links: serde_json::Value = serde_json::from_str(&shown)?;
+    links[0]["address"]
+        .as_str()
+        .map(str::to_owned)
+        .with_context(|| format!("{interface} in {namespace} has no MAC address"))
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
         remove(&self.plan.prefix);

@@ -146,7 +146,7 @@ pub fn pod_sockets(address: IpAddr) -> Vec<SocketAddr> {
 
 /// The number whose hexadecimal digits read as `value` does in decimal, so that fd00::11 belongs to 10.0.0.11.
 fn hex_digits(value: u16) -> u16 {
-    (value / 100) << 8 | (value / 10 % 10) << 4 | value % 10
+    (value / 100) << 8 | (value / 10 % 10) << 4 | (value % 10)
 }
 
 #[cfg(test)]

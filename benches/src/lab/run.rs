@@ -131,6 +131,10 @@ fn traffic(
     report.refused_at_once = expect_refusals(session, &mut report.problems)?;
     report.status = session.daemon()?.settled_status()?;
     account_for_status(&mut report);
+    let wrong = session.wrong_packets()?;
+    report
+        .problems
+        .extend(wrong.into_iter().map(|wrong| format!("a wrong packet arrived, says the kernel of {wrong}")));
     Ok(Some(report))
 }
 

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::command::run_in;
 use super::daemon::{Daemon, Objects, write_config};
 use super::lock::Lock;
 use super::network::Network;
 use super::objects;
 use super::paths::Place;
 use super::plan::{
-    Family, OUTSIDE_PORT, Plan, REMOTE_PODS, outside_address, pod_address, pod_sockets, remote_pod_address,
+    Family, OUTSIDE_PORT, Plan, REMOTE_PODS, node_address, outside_address, pod_address, pod_sockets, remote_pod_address,
 };
+use super::stack::wrong_packets;
 use crate::traffic::agent::Report;
 use crate::traffic::client::{Job, Outcome};
 use crate::traffic::driver::Agent;
@@ -191,6 +193,49 @@ impl Session {
         self.progress.values().fold((0, 0, 0), |sum, job| (sum.0 + job.0, sum.1 + job.1, sum.2 + job.2))
     }
 
+    /// Sends junk out of an interface at a place, and returns how many frames the kernel took.
+    pub fn send_junk(&self, from: Place, interface: &str, to: &str, count: u64, seed: u64) -> Result<u64> {
+        let [v4, v6] = Family::BOTH.map(|family| address_of(from, family).to_string());
+        let (count, seed) = (count.to_string(), seed.to_string());
+        let arguments = [
+            "junk",
+            "--interface",
+            interface,
+            "--to",
+            to,
+            "--count",
+            &count,
+            "--seed",
+            &seed,
+            "--source",
+            &v4,
+            "--source",
+            &v6,
+        ];
+        let program = self.programs.lab.to_string_lossy();
+        let said = run_in(&self.namespace(from), &program, &arguments)?;
+        said.trim().parse().with_context(|| format!("the sender of junk said {said:?}"))
+    }
+
+    pub fn namespace(&self, place: Place) -> String {
+        match place {
+            Place::Node => self.plan().node(),
+            Place::Far => self.plan().far(),
+            Place::Pod(number) => self.plan().pod(number),
+        }
+    }
+
+    /// Packets with a wrong checksum, length or header that any namespace received; empty if none.
+    pub fn wrong_packets(&self) -> Result<Vec<String>> {
+        let mut wrong = Vec::new();
+        for namespace in self.plan().namespaces() {
+            wrong.extend(
+                wrong_packets(&namespace)?.into_iter().map(|(name, count)| format!("{namespace}: {name} {count}")),
+            );
+        }
+        Ok(wrong)
+    }
+
     /// Ends all jobs early.
     pub fn stop_jobs(&mut self) -> Result<()> {
         self.agents.values_mut().try_for_each(Agent::stop)
@@ -199,5 +244,13 @@ impl Session {
     /// Ends the agent of a place, with everything it serves and asks.
     pub fn end_agent(&mut self, place: Place) {
         self.agents.remove(&place);
+    }
+}
+
+fn address_of(place: Place, family: Family) -> std::net::IpAddr {
+    match place {
+        Place::Node => node_address(family),
+        Place::Far => outside_address(family),
+        Place::Pod(number) => pod_address(number, family),
     }
 }

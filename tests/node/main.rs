@@ -1,0 +1,14 @@
+//! The whole node, end to end: the daemon in a lab of network namespaces, driven by ordinary sockets.
+//!
+//! Each test has a lab of its own. Those that load the machine take turns; those that only start and refuse do not.
+//! Without root everything here fails; `ATALHO_SKIP_ROOT_TESTS=1` skips it, and says so.
+
+mod api_server;
+mod idle;
+mod junk;
+mod links;
+mod objects;
+mod refusals;
+mod restart;
+mod support;
+mod traffic;
