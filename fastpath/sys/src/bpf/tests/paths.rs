@@ -2,15 +2,17 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use atalho_layout::{KernelCounter, tag_mac};
+use atalho_layout::{ClaimKind, KernelCounter, tag_mac};
 
-use super::frames::{Frame, UDP};
+use super::claims::{Entry, LIVE, insert, key};
+use super::frames::{Frame, UDP, checksum};
 use super::lab::{Lab, counted, in_namespace, sh, skipped};
-use crate::bpf::Kernel;
+use crate::bpf::{Kernel, XskPort};
 use crate::check;
+use crate::xsk::{self, OpenOptions, Opened, QueueOf};
 
 /// Sends a frame out of an interface, below the queueing layer's users but above its driver.
 fn transmit(interface: &str, frame: &[u8]) {
@@ -171,4 +173,147 @@ fn frames_for_ports_that_are_gone_are_counted() {
     expect_dead("its interface is gone, its record not yet", &mut kernel, tag_mac(pod.ifindex));
     kernel.detach_pod(pod.ifindex).unwrap();
     expect_dead("its record is gone too", &mut kernel, tag_mac(pod.ifindex));
+}
+
+/// Sockets of both ports on two queues, as two workers have them.
+fn open_sockets(kernel: &mut Kernel) -> Vec<Opened> {
+    let open = |queue| {
+        let of = |interface: &str| QueueOf { interface: interface.into(), queue };
+        let mut options = OpenOptions::new(of("uplink"), of("f0"), 1500);
+        (options.frames, options.ring_entries) = (1024, 256);
+        xsk::open(&options).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let opened: Vec<_> = (0..2).map(open).collect();
+    for (queue, one) in (0..).zip(&opened) {
+        kernel.set_xsk(XskPort::Uplink, queue, one.uplink.as_fd()).unwrap();
+        kernel.set_xsk(XskPort::Funnel, queue, one.funnel.as_fd()).unwrap();
+    }
+    opened
+}
+
+/// Everything that waits at one port, as bytes.
+fn received(opened: &mut Opened, port: XskPort) -> Vec<Vec<u8>> {
+    let mut frames = Vec::with_capacity(256);
+    let queue = match port {
+        XskPort::Uplink => &mut opened.uplink,
+        XskPort::Funnel => &mut opened.funnel,
+    };
+    queue.receive(&mut opened.pool, &mut frames, 256);
+    frames
+        .into_iter()
+        .map(|frame| {
+            let bytes = opened.pool.bytes(&frame).to_vec();
+            opened.pool.give_back(frame);
+            bytes
+        })
+        .collect()
+}
+
+/// Sum over an IPv4 UDP datagram with its pseudo header (RFC 768): 0 where the checksum is right.
+fn udp_checksum_error(frame: &[u8]) -> u16 {
+    let udp = &frame[34..];
+    let pseudo = [&frame[26..34], &[0, UDP], &(udp.len() as u16).to_be_bytes(), udp].concat();
+    checksum(&pseudo)
+}
+
+#[test]
+fn a_flow_has_one_worker_which_sees_finished_packets_with_their_port() {
+    if skipped("a_flow_has_one_worker_which_sees_finished_packets_with_their_port") {
+        return;
+    }
+    let mut lab = Lab::new();
+    let pod = lab.add_pod(1);
+    let (mut kernel, _) = lab.open();
+    crate::ethtool::prepare_funnel("f1").unwrap();
+    let mut opened = open_sockets(&mut kernel);
+    kernel.attach_pod(pod.ifindex, &pod.record).unwrap();
+    in_namespace(&pod.namespace, || {
+        for port in 4000..4032 {
+            let socket = listen(&format!("10.244.0.11:{port}"));
+            for _ in 0..3 {
+                socket.send_to(b"question", "10.96.0.10:53").unwrap();
+            }
+        }
+    });
+    assert!(settled(&kernel, KernelCounter::FunnelClaim, 96));
+    let mut flows = [Vec::new(), Vec::new()];
+    for (opened, flows) in opened.iter_mut().zip(&mut flows) {
+        for frame in received(opened, XskPort::Funnel) {
+            assert_eq!(frame[..6], tag_mac(pod.ifindex), "the tag of its port");
+            assert_eq!(udp_checksum_error(&frame), 0, "a finished checksum");
+            flows.push(u16::from_be_bytes([frame[34], frame[35]]));
+        }
+    }
+    let [one, other] = flows;
+    assert_eq!(one.len() + other.len(), 96);
+    assert!(one.iter().all(|port| !other.contains(port)), "a flow at two workers: {one:?} {other:?}");
+    assert!(one.len() > 15 && other.len() > 15, "spread: {} and {}", one.len(), other.len());
+}
+
+#[test]
+fn claimed_packets_of_the_uplink_reach_the_socket_of_their_queue() {
+    if skipped("claimed_packets_of_the_uplink_reach_the_socket_of_their_queue") {
+        return;
+    }
+    let lab = Lab::new();
+    let (mut kernel, _) = lab.open();
+    let mut opened = open_sockets(&mut kernel);
+    kernel.claim(&key("10.96.0.10", 0, 0), ClaimKind::Vip).unwrap();
+    let mac = check::by_name("uplink").unwrap().mac;
+    let ours = datagram("198.51.100.7", "10.96.0.10", 53, b"for a Service").with_mac(mac).bytes();
+    let ((), moved) = counted(&mut kernel, |kernel| {
+        for _ in 0..10 {
+            transmit("far", &ours);
+            transmit("far", &datagram("198.51.100.7", "192.0.2.2", 53, b"for the node").with_mac(mac).bytes());
+        }
+        assert!(settled(kernel, KernelCounter::UplinkClaim, 10) && settled(kernel, KernelCounter::UplinkPass, 10));
+    });
+    assert_eq!(moved, [(KernelCounter::UplinkPass, 10), (KernelCounter::UplinkClaim, 10)]);
+    let frames: Vec<_> = opened.iter_mut().flat_map(|opened| received(opened, XskPort::Uplink)).collect();
+    assert_eq!(frames, vec![ours.clone(); 10], "unchanged");
+
+    // The workers end: closed, not past us. A socket closes a moment late where another test's child process, between
+    // fork and exec, holds its descriptor too.
+    drop(opened);
+    let passed = kernel.counters().unwrap()[KernelCounter::UplinkPass as usize];
+    let closed = (0..100).any(|_| {
+        transmit("far", &ours);
+        std::thread::sleep(Duration::from_millis(20));
+        kernel.counters().unwrap()[KernelCounter::UplinkNoWorker as usize] > 0
+    });
+    assert!(closed, "packets without a worker are dropped and counted");
+    assert_eq!(kernel.counters().unwrap()[KernelCounter::UplinkPass as usize], passed, "none passes");
+}
+
+#[test]
+fn the_nodes_answer_as_an_endpoint_goes_into_the_funnel_on_every_way_out() {
+    if skipped("the_nodes_answer_as_an_endpoint_goes_into_the_funnel_on_every_way_out") {
+        return;
+    }
+    let mut lab = Lab::new();
+    let pod = lab.add_pod(1);
+    let (mut kernel, _) = lab.open();
+    crate::ethtool::prepare_funnel("f1").unwrap();
+    let mut opened = open_sockets(&mut kernel);
+    kernel.attach_pod(pod.ifindex, &pod.record).unwrap();
+    let f1 = check::by_name("f1").unwrap().ifindex;
+    sh("ip addr add 192.0.2.2/24 dev uplink");
+    for (device, client) in [("pod1", "10.244.0.11"), ("uplink", "198.51.100.7")] {
+        sh(&format!("ip route add {client}/32 dev {device}"));
+        sh(&format!("ip neigh replace {client} lladdr 02:00:00:00:00:07 dev {device} nud permanent"));
+        insert(&kernel, "192.0.2.2", client, UDP, (53, 4000), Entry { ingress: f1, ..LIVE });
+        let socket = listen("192.0.2.2:53");
+        let ((), moved) = counted(&mut kernel, |kernel| {
+            let so_far = kernel.counters().unwrap()[KernelCounter::FunnelClaim as usize];
+            socket.send_to(b"answer", format!("{client}:4000")).unwrap(); // tracked
+            socket.send_to(b"other", format!("{client}:4001")).unwrap(); // the node's own
+            assert!(settled(kernel, KernelCounter::FunnelClaim, so_far + 1), "{device}");
+        });
+        let expected =
+            [(KernelCounter::FunnelClaim, 1), (KernelCounter::EgressClaim, 1), (KernelCounter::EgressPass, 1)];
+        assert_eq!(apart_from_hellos(moved), expected, "{device}");
+        let frames: Vec<_> = opened.iter_mut().flat_map(|opened| received(opened, XskPort::Funnel)).collect();
+        assert_eq!(frames.len(), 1);
+        assert_eq!((&frames[0][..6], udp_checksum_error(&frames[0])), (&tag_mac(f1)[..], 0), "{device}");
+    }
 }
