@@ -57,8 +57,11 @@ pub fn assert_all_paths_work(session: &mut Session, seconds: f64) -> Vec<Outcome
 pub fn finish(session: &mut Session, jobs: &[(u32, Path, JobKind)], seconds: f64) -> Vec<Outcome> {
     let ids: Vec<u32> = jobs.iter().map(|job| job.0).collect();
     let outcomes = session.wait_for(&ids, Duration::from_secs_f64(seconds + 20.0)).expect("all jobs end");
-    let complaints: Vec<String> =
-        jobs.iter().zip(&outcomes).flat_map(|((_, path, kind), outcome)| paths::complaints(path, *kind, outcome)).collect();
+    let complaints: Vec<String> = jobs
+        .iter()
+        .zip(&outcomes)
+        .flat_map(|((_, path, kind), outcome)| paths::complaints(path, *kind, outcome))
+        .collect();
     assert!(complaints.is_empty(), "{}\n{}", complaints.join("\n"), last_words(session));
     outcomes
 }

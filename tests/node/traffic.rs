@@ -51,7 +51,9 @@ fn a_replaced_endpoint_moves_udp_at_once_and_leaves_established_tcp() {
     let _turn = turn();
     let mut session = ready(&Plan::new("at-t-replace"));
     let mut jobs = Vec::new();
-    for path in Family::BOTH.into_iter().flat_map(|family| paths::paths(family).into_iter().chain([paths::moving(family)])) {
+    for path in
+        Family::BOTH.into_iter().flat_map(|family| paths::paths(family).into_iter().chain([paths::moving(family)]))
+    {
         let held: &[JobKind] = if path.name == MOVING { &[JobKind::HoldTcp, JobKind::HoldUdp] } else { &[] };
         for &kind in [JobKind::Tcp, JobKind::Udp].iter().chain(held) {
             jobs.push((session.ask(path.from, paths::job(&path, kind, 6.0)).unwrap(), path.clone(), kind));

@@ -74,15 +74,37 @@ impl Network {
             writeln!(lines, "addr add {}/32 dev lo", remote_pod_address(number, Family::V4))?;
             writeln!(lines, "addr add {}/128 dev lo nodad", remote_pod_address(number, Family::V6))?;
         }
-        // The outside client asks the node from its own address, not from the router's.
-        writeln!(lines, "route add {node4}/32 dev eth0 src {outside4}\nroute add {node6}/128 dev eth0 src {outside6}")?;
-        writeln!(lines, "route add 10.244.1.0/24 via {node4}\nroute add fd00:244:0:1::/64 via {node6}")?;
         ip(&far, &lines)?;
+        self.restore_far_routes()?;
+        self.restore_node_routes()
+    }
+
+    /// The far side's routes to the node and its pods: lost with the link, as a router's daemon would restore them.
+    pub fn restore_far_routes(&self) -> Result<()> {
+        let [node4, node6] = Family::BOTH.map(node_address);
+        let [outside4, outside6] = Family::BOTH.map(outside_address);
+        let router6 = router_address(Family::V6);
+        // The outside client asks the node from its own address, not from the router's.
         ip(
-            &node,
+            &self.plan.far(),
             &format!(
-                "route add default via {router4}\nroute add ::/0 via {router6}\n\
-                 route add 10.244.2.0/24 via {router4}\nroute add fd00:244:0:2::/64 via {router6}\n"
+                "addr replace {router6}/64 dev eth0 nodad\n\
+                 route replace {node4}/32 dev eth0 src {outside4}\nroute replace {node6}/128 dev eth0 src {outside6}\n\
+                 route replace 10.244.1.0/24 via {node4}\nroute replace fd00:244:0:1::/64 via {node6}\n"
+            ),
+        )
+    }
+
+    /// The node's routes behind the uplink: lost with the link.
+    pub fn restore_node_routes(&self) -> Result<()> {
+        let [router4, router6] = Family::BOTH.map(router_address);
+        let node6 = node_address(Family::V6);
+        ip(
+            &self.plan.node(),
+            &format!(
+                "addr replace {node6}/64 dev uplink nodad\n\
+                 route replace default via {router4}\nroute replace ::/0 via {router6}\n\
+                 route replace 10.244.2.0/24 via {router4}\nroute replace fd00:244:0:2::/64 via {router6}\n"
             ),
         )
     }

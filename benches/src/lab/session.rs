@@ -13,7 +13,8 @@ use super::network::Network;
 use super::objects;
 use super::paths::Place;
 use super::plan::{
-    Family, OUTSIDE_PORT, Plan, REMOTE_PODS, node_address, outside_address, pod_address, pod_sockets, remote_pod_address,
+    Family, OUTSIDE_PORT, Plan, REMOTE_PODS, node_address, outside_address, pod_address, pod_sockets,
+    remote_pod_address,
 };
 use super::stack::wrong_packets;
 use crate::traffic::agent::Report;
@@ -90,6 +91,12 @@ impl Session {
             self.start_pod_agent(number)?;
         }
         Ok(())
+    }
+
+    /// Ends all agents and starts new ones: for jobs after [`Self::stop_jobs`], which is for good.
+    pub fn restart_agents(&mut self) -> Result<()> {
+        self.agents.clear();
+        self.start_agents()
     }
 
     /// Starts the agent of a pod; for one that was taken away and made anew.
@@ -236,7 +243,7 @@ impl Session {
         Ok(wrong)
     }
 
-    /// Ends all jobs early.
+    /// Ends all jobs early; the agents take no new ones.
     pub fn stop_jobs(&mut self) -> Result<()> {
         self.agents.values_mut().try_for_each(Agent::stop)
     }

@@ -25,7 +25,7 @@ pub enum Order {
         addresses: Vec<SocketAddr>,
     },
     Ask(Job),
-    /// End all jobs early; their outcomes still come.
+    /// End all jobs early, those that are yet to come as well; their outcomes still come.
     Stop,
 }
 

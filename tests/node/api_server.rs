@@ -1,0 +1,118 @@
+//! The same node fed by a real API server: at work, gone, back, and saying no.
+
+use std::time::Duration;
+
+use atalho_benches::apiserver::{self, ApiServer, Who};
+use atalho_benches::lab::daemon::{Objects, write_config};
+use atalho_benches::lab::objects;
+use atalho_benches::lab::paths::{self, Path, Place};
+use atalho_benches::lab::plan::{Family, OUTSIDE_PORT, Plan, outside_address};
+use atalho_benches::lab::session::Session;
+use atalho_benches::traffic::client::JobKind;
+
+use crate::support::{assert_all_paths_work, assert_even_and_right, programs, skipped, turn};
+
+/// A lab with an API server that has the objects of the examples, and no daemon yet.
+fn with_server(prefix: &str) -> (Session, ApiServer) {
+    let plan = Plan::new(prefix);
+    let binaries = apiserver::binaries().expect("kube-apiserver and etcd");
+    let session = Session::build(&plan, &programs()).expect("a lab");
+    let server = ApiServer::start(&binaries, &plan, &programs().lab).expect("an API server");
+    server.apply(&objects::files(&objects::write(&plan).unwrap()).unwrap()).expect("objects");
+    (session, server)
+}
+
+fn start(session: &mut Session, server: &ApiServer, who: Who) {
+    let config = write_config(session.plan(), None, "").unwrap();
+    let kubeconfig = server.kubeconfig_of(who).unwrap();
+    session.start_daemon(&config, &Objects::ApiServer { kubeconfig }).unwrap();
+}
+
+/// The node's own traffic to the outside, which must not depend on anything here.
+fn assert_own_traffic_lives(session: &mut Session) {
+    for family in Family::BOTH {
+        let outside = (outside_address(family), OUTSIDE_PORT).into();
+        let path = Path { from: Place::Node, tcp: outside, udp: outside, ..paths::moving(family) };
+        let id = session.ask(path.from, paths::job(&path, JobKind::Tcp, 0.5)).unwrap();
+        let outcome = session.wait_for(&[id], Duration::from_secs(10)).unwrap().remove(0);
+        assert_eq!(outcome.failed, 0, "{outcome:?}");
+    }
+}
+
+#[test]
+fn objects_of_an_api_server_move_traffic_and_outlive_it() {
+    if skipped("objects_of_an_api_server_move_traffic_and_outlive_it") {
+        return;
+    }
+    let _turn = turn();
+    let (mut session, mut server) = with_server("at-t-api");
+    start(&mut session, &server, Who::Admin);
+    session.daemon_mut().unwrap().wait_ready(Duration::from_secs(20)).unwrap();
+    assert_all_paths_work(&mut session, 2.0);
+
+    // It goes: the last tables stay, and the status says so.
+    server.stop_server();
+    let gone = session
+        .daemon_mut()
+        .unwrap()
+        .wait_for(Duration::from_secs(60), "to notice", |status| status.state == "degraded");
+    assert!(gone.unwrap().api.is_some_and(|said| said.to_string().contains("6443")));
+    assert_all_paths_work(&mut session, 1.5);
+
+    // It comes back: changes count again.
+    server.start_server().unwrap();
+    server.apply(&[objects::replacement()]).unwrap();
+    session
+        .daemon_mut()
+        .unwrap()
+        .wait_for(Duration::from_secs(60), "to recover", |status| status.state == "ready")
+        .unwrap();
+    session.listen(Duration::from_secs(2)).unwrap();
+    for family in Family::BOTH {
+        let path = paths::moving(family);
+        let id = session.ask(path.from, paths::job(&path, JobKind::Udp, 0.5)).unwrap();
+        let outcome = session.wait_for(&[id], Duration::from_secs(10)).unwrap().remove(0);
+        assert_eq!(outcome.failed, 0, "{outcome:?}");
+        assert_eq!(outcome.backends.keys().collect::<Vec<_>>(), ["pod-3"]);
+    }
+    assert_even_and_right(&session);
+}
+
+#[test]
+fn an_api_server_that_is_not_there_is_waited_for() {
+    if skipped("an_api_server_that_is_not_there_is_waited_for") {
+        return;
+    }
+    let _turn = turn();
+    let (mut session, mut server) = with_server("at-t-later");
+    server.stop_server();
+    start(&mut session, &server, Who::Admin);
+    let waiting =
+        session.daemon_mut().unwrap().wait_for(Duration::from_secs(10), "to say what it waits for", |status| {
+            status.state == "starting" && status.api.as_ref().is_some_and(|said| said.to_string().contains("6443"))
+        });
+    assert_eq!(waiting.unwrap().services, 0, "nothing is published before every first list is complete");
+    assert_own_traffic_lives(&mut session);
+    server.start_server().unwrap();
+    session.daemon_mut().unwrap().wait_ready(Duration::from_secs(60)).unwrap();
+    assert_all_paths_work(&mut session, 1.5);
+}
+
+#[test]
+fn an_api_server_that_says_no_is_quoted() {
+    if skipped("an_api_server_that_says_no_is_quoted") {
+        return;
+    }
+    let _turn = turn();
+    let (mut session, server) = with_server("at-t-no");
+    for (who, code) in [(Who::Nobody, "401"), (Who::Stranger, "403")] {
+        start(&mut session, &server, who);
+        let status =
+            session.daemon_mut().unwrap().wait_for(Duration::from_secs(10), "to say that it may not", |status| {
+                status.api.as_ref().is_some_and(|said| said.to_string().contains(code))
+            });
+        assert_eq!(status.unwrap().state, "starting", "{who:?}");
+        assert_own_traffic_lives(&mut session);
+        session.daemon_mut().unwrap().terminate().unwrap();
+    }
+}
