@@ -14,6 +14,7 @@ use crate::bpf::programs::{Constants, Programs};
 use crate::bpf::syscall::{self, Hook};
 use crate::bpf::{Adopted, BpfError, Grace, InForce, Sizes, uninstall};
 use crate::check;
+use crate::ethtool::{self, Channels, Offload};
 
 const NODE: &str = "node-a.example";
 
@@ -246,6 +247,26 @@ fn what_cannot_carry_a_dataplane_is_refused_with_the_reason() {
     assert!(text.contains("br0") && text.contains("cannot run XDP natively"), "{text}");
     assert_eq!(check::bpffs(&lab.bpffs), Ok(()));
     assert!(matches!(uninstall(Path::new("/tmp"), "../x"), Err(BpfError::NodeName { .. })));
+}
+
+#[test]
+fn offloads_and_channels_of_a_veth_are_set_and_read() {
+    if skipped("offloads_and_channels_of_a_veth_are_set_and_read") {
+        return;
+    }
+    let _lab = Lab::new();
+    ethtool::prepare_uplink("uplink").unwrap();
+    ethtool::prepare_funnel("f1").unwrap();
+    for (name, offload) in [("uplink", Offload::VlanRx), ("f1", Offload::TxChecksum), ("f1", Offload::VlanTx)] {
+        assert!(!ethtool::get(name, offload).unwrap(), "{name} {offload:?}");
+    }
+    ethtool::set("f1", Offload::TxChecksum, true).unwrap();
+    assert!(ethtool::get("f1", Offload::TxChecksum).unwrap());
+    assert_eq!(ethtool::driver("uplink").unwrap(), "veth");
+    let channels = ethtool::channels("uplink").unwrap();
+    assert_eq!((channels.rx, channels.tx), (2, 2));
+    ethtool::set_channels("uplink", &Channels { rx: 1, ..channels }).unwrap();
+    assert_eq!(ethtool::channels("uplink").unwrap().rx, 1);
 }
 
 #[test]
