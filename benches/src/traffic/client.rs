@@ -115,6 +115,12 @@ pub fn run(job: &Job, seed: u64, stop: &AtomicBool, progress: &Progress) -> Outc
     run.finish()
 }
 
+/// Latencies up to 100 s in microseconds, to three digits.
+fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 100_000_000, 3)
+        .unwrap_or_else(|_| unreachable!("bounds and digits are the histogram's own"))
+}
+
 /// A job under way.
 struct Run<'a> {
     job: &'a Job,
@@ -134,7 +140,7 @@ impl<'a> Run<'a> {
             seed,
             progress,
             outcome: Outcome { id: job.id, ..Outcome::default() },
-            latencies: Histogram::new(3).unwrap_or_else(|_| unreachable!("3 digits are within the histogram's range")),
+            latencies: latencies(),
             begin: now,
             last_answer: now,
         }
@@ -357,6 +363,11 @@ mod tests {
             assert_eq!(outcome.backends["here"], 20);
             assert_eq!(outcome.sources["127.0.0.1"], 20);
             assert_eq!(outcome.bytes, 20 * 1000);
+            assert!(
+                outcome.latencies_us.iter().all(|(us, _)| (5..1_000_000).contains(us)),
+                "{:?}",
+                outcome.latencies_us
+            );
             assert_eq!(outcome.latencies_us.iter().map(|(_, count)| count).sum::<u64>(), 20);
         }
         let bulk = Job { count_max: 1 << 20, ..job(JobKind::Bulk, address) };

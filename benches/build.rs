@@ -1,0 +1,33 @@
+//! Compiles the bench's kernel programs, `bpf/traffic.c`, for the BPF machine.
+
+use std::path::PathBuf;
+use std::process::{Command, exit};
+use std::env;
+
+fn main() {
+    let folder = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let source = folder.join("bpf/traffic.c");
+    let headers = folder.join("../fastpath/bpf");
+    let object = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("traffic.o");
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets the architecture");
+    println!("cargo::rerun-if-changed={}", source.display());
+    println!("cargo::rerun-if-changed={}", headers.join("kernel.h").display());
+    println!("cargo::rerun-if-env-changed=CLANG");
+    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".into());
+    let compiled = Command::new(&clang)
+        .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror"])
+        .arg(format!("-I{}", headers.display()))
+        .arg(format!("-I/usr/include/{arch}-linux-gnu"))
+        .arg("-c")
+        .arg(&source)
+        .arg("-o")
+        .arg(&object)
+        .status();
+    if !matches!(compiled, Ok(status) if status.success()) {
+        eprintln!(
+            "error: {clang} could not compile {}: {compiled:?}. Install clang and linux-libc-dev (./scripts/setup), or name a clang in the environment variable CLANG.",
+            source.display()
+        );
+        exit(1);
+    }
+}

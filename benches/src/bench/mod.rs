@@ -1,0 +1,15 @@
+//! How fast: the pipeline in memory, one worker on real sockets, and the kernel's own forwarding beside it, all in one
+//! run and interleaved, because a machine's speed changes from minute to minute.
+//!
+//! `engine` is the pipeline alone. `live` drives frames through a node made of namespaces: `programs` makes and judges
+//! them in the kernel, `agent` holds those programs inside a namespace, `site` is one node with its far side, `cpu`
+//! reads what it all cost. `statistics` and `report` make figures of it. What this does not do: real NICs, latency.
+
+pub mod agent;
+pub mod cpu;
+pub mod engine;
+pub mod live;
+pub mod programs;
+pub mod report;
+pub mod site;
+pub mod statistics;
