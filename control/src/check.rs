@@ -72,3 +72,51 @@ fn try_run(options: &CheckOptions, out: &mut dyn Write) -> Result<u8, String> {
     written.map_err(|cause| format!("writing the report: {cause}"))?;
     Ok(u8::from(!refusals.is_empty()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(objects: &str, config: &str, json: bool) -> (u8, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let (manifests, file) = (folder.path().join("objects"), folder.path().join("atalho.toml"));
+        std::fs::create_dir(&manifests).unwrap();
+        std::fs::write(manifests.join("all.yaml"), objects).unwrap();
+        std::fs::write(&file, config).unwrap();
+        let options =
+            CheckOptions { manifests: Some(manifests), config: Some(file), node: Some("node-a".into()), json };
+        let mut out = Vec::new();
+        let code = run(&options, &mut out);
+        (code, String::from_utf8(out).unwrap().replace(&folder.path().display().to_string(), ""))
+    }
+
+    const WEB: &str =
+        "kind: Service\napiVersion: v1\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
+
+    #[test]
+    fn what_is_fine_is_counted() {
+        assert_eq!(
+            checked(WEB, "", false),
+            (0, "node node-a: 1 Services with 0 endpoints, 1 VIPs, 0 pods here; 0 refused\n".into())
+        );
+    }
+
+    #[test]
+    fn every_refusal_is_told_and_makes_the_exit_code_1() {
+        let bad = WEB.replace("web", "bad").replace("10.96.0.1", "10.96.0.300");
+        let (code, text) = checked(&format!("{WEB}---\n{bad}"), "", false);
+        let refusal = "refused: /objects/all.yaml:6: Service default/bad: spec.clusterIP has \"10.96.0.300\", which is not an IP address; write an IPv4 or IPv6 address\n";
+        assert_eq!(
+            (code, text),
+            (1, format!("{refusal}node node-a: 1 Services with 0 endpoints, 1 VIPs, 0 pods here; 1 refused\n"))
+        );
+        let (_, json) = checked(&format!("{WEB}---\n{bad}"), "", true);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["services"], &json["refusals"][0]["source"]), (&1.into(), &"/objects/all.yaml:6".into()));
+    }
+
+    #[test]
+    fn a_bad_configuration_breaks_it() {
+        assert_eq!(checked(WEB, "[nod]\n", false), (2, String::new()));
+    }
+}

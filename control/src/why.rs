@@ -249,7 +249,9 @@ fn passes(view: &View<'_>, query: &Query, way: &Way, ingress: u32) -> Option<Str
     let claim = view.compiled.claim_of(query.dst, query.protocol, query.dst_port.unwrap_or(0));
     match (way, claim) {
         (Way::Uplink, None) => Some(format!("{} is neither a Service's nor a pod's of this node", query.dst)),
-        (Way::Uplink, Some(ClaimKind::Node)) => Some(format!("{} is the node itself, and no node port is there", query.dst)),
+        (Way::Uplink, Some(ClaimKind::Node)) => {
+            Some(format!("{} is the node itself, and no node port is there", query.dst))
+        }
         (Way::Node, None | Some(ClaimKind::Node | ClaimKind::Pod)) => {
             Some("what processes of the node send to no Service goes by the node's own routes".to_owned())
         }
@@ -271,7 +273,9 @@ const BROKEN: u8 = 2;
 /// Runs the command: answers go to `out`, what is wrong beside to standard error. `ask` asks the running daemon.
 /// Returns the exit code: 1 if an object or a batch line was refused, 2 if nothing could be answered.
 pub fn run(
-    options: &WhyOptions, ask: impl FnOnce(&Config, &[Query]) -> Result<Vec<Answer>, String>, out: &mut dyn Write,
+    options: &WhyOptions,
+    ask: impl FnOnce(&Config, &[Query]) -> Result<Vec<Answer>, String>,
+    out: &mut dyn Write,
 ) -> u8 {
     match try_run(options, ask, out) {
         Ok(code) => code,
@@ -283,7 +287,9 @@ pub fn run(
 }
 
 fn try_run(
-    options: &WhyOptions, ask: impl FnOnce(&Config, &[Query]) -> Result<Vec<Answer>, String>, out: &mut dyn Write,
+    options: &WhyOptions,
+    ask: impl FnOnce(&Config, &[Query]) -> Result<Vec<Answer>, String>,
+    out: &mut dyn Write,
 ) -> Result<u8, String> {
     let mut config = Config::load(options.config.as_deref()).map_err(|errors| errors.to_string())?;
     if let Some(node) = &options.node {
@@ -305,7 +311,11 @@ fn try_run(
         None => ask(&config, &asked)?,
     };
     if answers.len() != asked.len() {
-        return Err(format!("{} questions, {} answers; is the daemon of the same version?", asked.len(), answers.len()));
+        return Err(format!(
+            "{} questions, {} answers; is the daemon of the same version?",
+            asked.len(),
+            answers.len()
+        ));
     }
     let mut answers = asked.iter().zip(answers);
     for query in &queries {
@@ -314,7 +324,9 @@ fn try_run(
                 Some((query, answer)) => write_answer(out, query, answer, options.json),
                 None => Ok(()),
             },
-            Err(error) if options.json => serde_json::to_writer(&mut *out, error).map_err(Into::into).and_then(|()| writeln!(out)),
+            Err(error) if options.json => {
+                serde_json::to_writer(&mut *out, error).map_err(Into::into).and_then(|()| writeln!(out))
+            }
             Err(error) => writeln!(out, "{error}"),
         };
         written.map_err(|cause| format!("writing answers: {cause}"))?;
@@ -334,7 +346,9 @@ fn write_answer(out: &mut dyn Write, query: &Query, mut answer: Answer, json: bo
 /// The packets asked about; bad batch lines as errors in their place.
 fn queries(options: &WhyOptions) -> Result<Vec<Result<Query, QueryError>>, String> {
     if let Some(words) = &options.query {
-        return Query::from_words(words, options.port.as_deref()).map(|query| vec![Ok(query)]).map_err(|e| e.to_string());
+        return Query::from_words(words, options.port.as_deref())
+            .map(|query| vec![Ok(query)])
+            .map_err(|e| e.to_string());
     }
     let Some(path) = &options.batch else {
         return Err("say which packet: PROTOCOL SOURCE[:PORT] DESTINATION[:PORT], or --batch FILE".to_owned());

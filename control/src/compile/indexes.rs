@@ -107,7 +107,8 @@ impl NextHopIndexes {
             return self.adopted.remove(&key);
         }
         let missing = self.places.iter().filter(|(_, place)| place.wanted_in < self.round);
-        let (identity, place) = missing.min_by_key(|(_, place)| (place.wanted_in, place.index)).map(|(i, p)| (*i, *p))?;
+        let (identity, place) =
+            missing.min_by_key(|(_, place)| (place.wanted_in, place.index)).map(|(i, p)| (*i, *p))?;
         self.places.remove(&identity);
         Some(place.index)
     }
@@ -135,10 +136,12 @@ impl Identity {
         match self {
             Self::Pod(ifindex) => 1 << 63 | u64::from(ifindex),
             Self::Uplink(IpAddr::V4(v4)) => 1 << 63 | u64::from(v4.to_bits()),
-            Self::Uplink(address) => mapped(address).as_chunks::<8>().0.iter().fold(0, |hash: u64, chunk| {
-                let word = hash ^ u64::from_le_bytes(*chunk);
-                (word ^ word >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
-            }) | 1 << 63,
+            Self::Uplink(address) => {
+                mapped(address).as_chunks::<8>().0.iter().fold(0, |hash: u64, chunk| {
+                    let word = hash ^ u64::from_le_bytes(*chunk);
+                    (word ^ word >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
+                }) | 1 << 63
+            }
         }
     }
 }
@@ -183,7 +186,11 @@ mod tests {
         let mut first = NextHopIndexes::adopt(&hops);
         first.start_round();
         let six: IpAddr = "fe80::1".parse().unwrap();
-        let entries = [(Identity::Pod(70), NextHopKind::Pod), (uplink(9), NextHopKind::Uplink), (Identity::Uplink(six), NextHopKind::Uplink)];
+        let entries = [
+            (Identity::Pod(70), NextHopKind::Pod),
+            (uplink(9), NextHopKind::Uplink),
+            (Identity::Uplink(six), NextHopKind::Uplink),
+        ];
         for (identity, kind) in entries {
             let index = first.index(identity).unwrap();
             hops.set_identity(index, first.identity(index));

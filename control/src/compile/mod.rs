@@ -82,7 +82,11 @@ struct State {
 /// Compiles. `previous` is taken by value, for its maps are changed in place: one changed slice must not copy ten
 /// thousand claims. It must have been compiled with the same `config`, which does not change while a daemon runs.
 pub fn compile(
-    model: &Model, facts: &Arc<NodeFacts>, config: &Config, previous: Option<Compiled>, indexes: &mut NextHopIndexes,
+    model: &Model,
+    facts: &Arc<NodeFacts>,
+    config: &Config,
+    previous: Option<Compiled>,
+    indexes: &mut NextHopIndexes,
 ) -> Compiled {
     let mut compiled = previous.unwrap_or_else(|| Compiled::empty(facts, config));
     let everything = compiled.tables.generation == 0;
@@ -119,7 +123,8 @@ pub fn compile(
     }
     compiled.claim_node_ports(&before, &changes);
     compiled.claim_addresses(&tables, touched);
-    compiled.refusals = compiled.state.part.refusals.iter().chain(compiled.state.refused.values().flatten()).cloned().collect();
+    compiled.refusals =
+        compiled.state.part.refusals.iter().chain(compiled.state.refused.values().flatten()).cloned().collect();
     compiled.state.revision = model.revision();
 
     let is_same = !everything && changes.is_empty() && same_parts(&tables, &before);
@@ -254,7 +259,12 @@ impl Compiled {
     fn claim_node_ports(&mut self, before: &Tables, changes: &Changes) {
         for (key, vip) in changes {
             let is = |vip: &Vip| vip.kind == VipKind::NodePort;
-            let claim = ClaimKey { addr: mapped(key.address), port: key.port.to_be_bytes(), protocol: key.protocol as u8, pad: 0 };
+            let claim = ClaimKey {
+                addr: mapped(key.address),
+                port: key.port.to_be_bytes(),
+                protocol: key.protocol as u8,
+                pad: 0,
+            };
             let now = vip.as_deref().is_some_and(is).then_some(ClaimKind::NodePort);
             if now.is_some() || before.services.look_up(key).is_some_and(is) {
                 self.set_claim(claim, now);

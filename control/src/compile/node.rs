@@ -119,7 +119,8 @@ impl NodePart {
             _ => None,
         });
         let gateways: BTreeSet<IpAddr> = gateways.collect();
-        let resolved = facts.neighbours.keys().filter(|(ifindex, _)| *ifindex == facts.uplink).map(|(_, address)| *address);
+        let resolved =
+            facts.neighbours.keys().filter(|(ifindex, _)| *ifindex == facts.uplink).map(|(_, address)| *address);
         let wanted: BTreeSet<IpAddr> = gateways.iter().copied().chain(resolved).collect();
         for address in wanted {
             // Without a free index a host stays unknown: its packets are dropped as neighbour_timeout.
@@ -169,14 +170,18 @@ fn node(model: &Model, facts: &NodeFacts, config: &Config) -> Node {
 }
 
 fn node_port_addresses(
-    node: &Node, facts: &NodeFacts, config: &Config, pod_ports: &BTreeMap<u32, PodPort<'_>>,
+    node: &Node,
+    facts: &NodeFacts,
+    config: &Config,
+    pod_ports: &BTreeMap<u32, PodPort<'_>>,
 ) -> BTreeSet<IpAddr> {
     match &config.service.node_port_addresses {
         NodePortAddresses::Primary => {
             node.primary_v4.map(IpAddr::V4).into_iter().chain(node.primary_v6.map(IpAddr::V6)).collect()
         }
         NodePortAddresses::Cidrs(cidrs) => {
-            let is_pods = |a: &IpAddr| facts.addresses.iter().any(|(i, net)| net.addr() == *a && pod_ports.contains_key(i));
+            let is_pods =
+                |a: &IpAddr| facts.addresses.iter().any(|(i, net)| net.addr() == *a && pod_ports.contains_key(i));
             let inside = |a: &&IpAddr| cidrs.iter().any(|cidr| cidr.contains(*a));
             let usable = |a: &&IpAddr| crate::model::unusable(**a).is_none() && !is_pods(a);
             node.addresses.iter().filter(inside).filter(usable).copied().collect()
@@ -191,13 +196,20 @@ fn cluster(model: &Model, config: &Config) -> Cluster {
     };
     Cluster {
         pod_cidrs: config.cluster.pod_cidrs.clone().unwrap_or_else(of_nodes),
-        service_cidrs: config.cluster.service_cidrs.clone().unwrap_or_else(|| model.service_cidrs().into_iter().collect()),
+        service_cidrs: config
+            .cluster
+            .service_cidrs
+            .clone()
+            .unwrap_or_else(|| model.service_cidrs().into_iter().collect()),
     }
 }
 
 /// Finds every pod's port: the interface to which the node's own route to the pod's address points.
 fn pod_ports<'m>(
-    model: &'m Model, facts: &NodeFacts, config: &Config, refusals: &mut Vec<Refusal>,
+    model: &'m Model,
+    facts: &NodeFacts,
+    config: &Config,
+    refusals: &mut Vec<Refusal>,
 ) -> BTreeMap<u32, PodPort<'m>> {
     let mut ports: BTreeMap<u32, PodPort<'m>> = BTreeMap::new();
     let mut shared: BTreeSet<u32> = BTreeSet::new();
@@ -210,7 +222,9 @@ fn pod_ports<'m>(
     for pod in ours {
         for address in &pod.object.addresses {
             match lookup.interface(*address) {
-                Some(ifindex) if ifindex != facts.uplink && ifindex != facts.funnel && facts.links.contains_key(&ifindex) => {
+                Some(ifindex)
+                    if ifindex != facts.uplink && ifindex != facts.funnel && facts.links.contains_key(&ifindex) =>
+                {
                     let port = ports.entry(ifindex).or_insert_with(|| PodPort { pod, addresses: Vec::new() });
                     if std::ptr::eq(port.pod, pod) {
                         port.addresses.push(*address);
@@ -219,7 +233,11 @@ fn pod_ports<'m>(
                         let other = format!("{}/{}", port.pod.object.namespace, port.pod.object.name);
                         let link = &facts.links[&ifindex].name;
                         let reason = format!("the route to {address} points to {link}, as that of Pod {other} does");
-                        refuse(pod, reason, "its packets are left to the node's stack; use a plugin that gives every pod an interface of its own");
+                        refuse(
+                            pod,
+                            reason,
+                            "its packets are left to the node's stack; use a plugin that gives every pod an interface of its own",
+                        );
                     }
                 }
                 _ => refuse(
@@ -233,7 +251,11 @@ fn pod_ports<'m>(
     for ifindex in shared {
         if let Some(port) = ports.remove(&ifindex) {
             let reason = format!("{} leads to several pods", facts.links[&ifindex].name);
-            refuse(port.pod, reason, "its packets are left to the node's stack; use a plugin that gives every pod an interface of its own");
+            refuse(
+                port.pod,
+                reason,
+                "its packets are left to the node's stack; use a plugin that gives every pod an interface of its own",
+            );
         }
     }
     ports
@@ -248,7 +270,8 @@ struct UnicastRoutes<'f> {
 
 impl<'f> UnicastRoutes<'f> {
     fn new(facts: &'f NodeFacts) -> Self {
-        let mut routes: Vec<&KernelRoute> = facts.routes.iter().filter(|r| r.kind == KernelRouteKind::Unicast).collect();
+        let mut routes: Vec<&KernelRoute> =
+            facts.routes.iter().filter(|r| r.kind == KernelRouteKind::Unicast).collect();
         routes.sort_by_key(|r| (std::cmp::Reverse(r.destination.prefix_len()), r.metric));
         let (hosts, networks): (Vec<_>, Vec<_>) =
             routes.into_iter().partition(|r| r.destination.prefix_len() == r.destination.max_prefix_len());

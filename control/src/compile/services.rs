@@ -43,7 +43,8 @@ pub(crate) fn merged(model: &Model, service: &str, port: &ServicePort, is_ipv4: 
             for endpoint in &slice.endpoints {
                 let local = endpoint.node.as_deref() == Some(node_name);
                 let node = endpoint.node.clone();
-                let found = Merged { address: endpoint.address, port: number, node, local, condition: endpoint.condition };
+                let found =
+                    Merged { address: endpoint.address, port: number, node, local, condition: endpoint.condition };
                 let entry = merged.entry((endpoint.address, number)).or_insert_with(|| found.clone());
                 entry.condition = entry.condition.max(found.condition);
                 if entry.node.is_none() || (local && !entry.local) {
@@ -64,7 +65,10 @@ pub(crate) fn choice<'m>(merged: impl Iterator<Item = &'m Merged> + Clone) -> Ve
 
 /// The VIPs of a Service, and what of it was refused.
 pub(super) fn vips(
-    model: &Model, name: &str, stored: &Stored<Service>, around: &Surroundings,
+    model: &Model,
+    name: &str,
+    stored: &Stored<Service>,
+    around: &Surroundings,
 ) -> (Vec<(VipKey, Vip)>, Vec<Refusal>) {
     let service = &stored.object;
     let (mut vips, mut refusals) = (Vec::new(), Vec::new());
@@ -73,7 +77,8 @@ pub(super) fn vips(
             let (namespace, name) = name.split_once('/').unwrap_or(("", name));
             let key = Key { kind: Kind::Service, namespace: namespace.to_owned(), name: name.to_owned() };
             let reason = format!("clusterIP {ip} is an address of this node");
-            let fault = Fault::new(reason, "it is not served, or the node would be cut off; give it one of the Service CIDR");
+            let fault =
+                Fault::new(reason, "it is not served, or the node would be cut off; give it one of the Service CIDR");
             refusals.push(fault.about(key.to_string(), &stored.source));
             continue;
         }
@@ -85,7 +90,12 @@ pub(super) fn vips(
 }
 
 fn port_vips(
-    model: &Model, name: &str, service: &Service, port: &ServicePort, ip: IpAddr, around: &Surroundings,
+    model: &Model,
+    name: &str,
+    service: &Service,
+    port: &ServicePort,
+    ip: IpAddr,
+    around: &Surroundings,
     vips: &mut Vec<(VipKey, Vip)>,
 ) {
     let label: Arc<str> = port.label(name).into();

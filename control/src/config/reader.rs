@@ -55,7 +55,8 @@ impl<'t> Reader<'t> {
                 }
             },
         };
-        let mut section = Section { name, table, path: self.path, text: self.text, known: Vec::new(), problems: BTreeMap::new() };
+        let mut section =
+            Section { name, table, path: self.path, text: self.text, known: Vec::new(), problems: BTreeMap::new() };
         read(&mut section);
         let Section { known, problems, .. } = section;
         self.problems.extend(problems.into_values());

@@ -81,21 +81,45 @@ fn every_key_is_read() {
 
 #[test]
 fn an_unknown_key_is_answered_with_the_nearest_one_and_its_line() {
-    assert_eq!(problems("[cluster]\npod_cidr = []\n"), ["atalho.toml:2: unknown key cluster.pod_cidr; did you mean cluster.pod_cidrs?"]);
+    assert_eq!(
+        problems("[cluster]\npod_cidr = []\n"),
+        ["atalho.toml:2: unknown key cluster.pod_cidr; did you mean cluster.pod_cidrs?"]
+    );
     assert_eq!(problems("\n[conntrak]\n"), ["atalho.toml:2: unknown key conntrak; did you mean [conntrack]?"]);
-    assert_eq!(problems("[worker]\nsipn_us = 3\n"), ["atalho.toml:2: unknown key worker.sipn_us; did you mean worker.spin_us?"]);
-    assert_eq!(problems("[shortcut]\nzzz = 3\n"), ["atalho.toml:2: unknown key shortcut.zzz; [shortcut] knows mode, orphan_max_s"]);
+    assert_eq!(
+        problems("[worker]\nsipn_us = 3\n"),
+        ["atalho.toml:2: unknown key worker.sipn_us; did you mean worker.spin_us?"]
+    );
+    assert_eq!(
+        problems("[shortcut]\nzzz = 3\n"),
+        ["atalho.toml:2: unknown key shortcut.zzz; [shortcut] knows mode, orphan_max_s"]
+    );
 }
 
 #[test]
 fn a_wrong_type_says_what_stands_there_and_what_was_wanted() {
     for (text, message) in [
-        ("[worker]\ncount = \"two\"", "atalho.toml:2: worker.count is the string \"two\", wanted \"auto\" or a number of workers"),
+        (
+            "[worker]\ncount = \"two\"",
+            "atalho.toml:2: worker.count is the string \"two\", wanted \"auto\" or a number of workers",
+        ),
         ("[worker]\nspin_us = -1", "atalho.toml:2: worker.spin_us is the number -1, wanted \"always\" or microseconds"),
-        ("[node]\naddresses = \"10.0.0.1\"", "atalho.toml:2: node.addresses is the string \"10.0.0.1\", wanted a list of IP addresses in quotes"),
-        ("[node]\naddresses = [\"10.0.0.300\"]", "atalho.toml:2: node.addresses is a list with the string \"10.0.0.300\", wanted a list of IP addresses in quotes"),
-        ("[service]\nmasquerade_all = 1", "atalho.toml:2: service.masquerade_all is the number 1, wanted true or false"),
-        ("[service]\nscheduler = \"rr\"", "atalho.toml:2: service.scheduler is the string \"rr\", wanted \"maglev\" or \"random\""),
+        (
+            "[node]\naddresses = \"10.0.0.1\"",
+            "atalho.toml:2: node.addresses is the string \"10.0.0.1\", wanted a list of IP addresses in quotes",
+        ),
+        (
+            "[node]\naddresses = [\"10.0.0.300\"]",
+            "atalho.toml:2: node.addresses is a list with the string \"10.0.0.300\", wanted a list of IP addresses in quotes",
+        ),
+        (
+            "[service]\nmasquerade_all = 1",
+            "atalho.toml:2: service.masquerade_all is the number 1, wanted true or false",
+        ),
+        (
+            "[service]\nscheduler = \"rr\"",
+            "atalho.toml:2: service.scheduler is the string \"rr\", wanted \"maglev\" or \"random\"",
+        ),
         ("service = 5", "atalho.toml:1: service is the number 5, wanted a table: [service]"),
         ("[shortcut]\nmode = true", "atalho.toml:2: shortcut.mode is true, wanted \"on\" or \"off\""),
     ] {
@@ -108,11 +132,20 @@ fn values_out_of_bounds_name_the_key() {
     for (text, message) in [
         ("[conntrack]\nmax_flows = 10", "atalho.toml:2: conntrack.max_flows must be 1024 to 16777216"),
         ("[conntrack]\nudp_s = 0", "atalho.toml:2: conntrack.udp_s must be 1 to 31536000 seconds (a year)"),
-        ("[conntrack]\nsnat_ports = [5, 4]", "atalho.toml:2: conntrack.snat_ports must be a first and a last port, both from 1024 on, such as [61000, 65535]"),
+        (
+            "[conntrack]\nsnat_ports = [5, 4]",
+            "atalho.toml:2: conntrack.snat_ports must be a first and a last port, both from 1024 on, such as [61000, 65535]",
+        ),
         ("[worker]\ncount = 0", "atalho.toml:2: worker.count must be \"auto\" or 1 to 128"),
         ("[funnel]\nnames = [\"a\"]", "atalho.toml:2: funnel.names must be two interface names, not 1"),
-        ("[uplink]\ninterface = \"a/b\"", "atalho.toml:2: uplink.interface must be an interface name: 1 to 15 bytes, no slash, no space"),
-        ("[node]\nname = \"\"", "atalho.toml:2: node.name must not be empty; leave it out to take $NODE_NAME or the hostname"),
+        (
+            "[uplink]\ninterface = \"a/b\"",
+            "atalho.toml:2: uplink.interface must be an interface name: 1 to 15 bytes, no slash, no space",
+        ),
+        (
+            "[node]\nname = \"\"",
+            "atalho.toml:2: node.name must not be empty; leave it out to take $NODE_NAME or the hostname",
+        ),
     ] {
         assert_eq!(problems(text), [message]);
     }
@@ -121,7 +154,10 @@ fn values_out_of_bounds_name_the_key() {
 #[test]
 fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
     let found = problems("[service]\nscheduler = 1\n[node]\nnam = 2\n[worker]\ncount = 0\n");
-    assert_eq!(found.iter().map(|p| p.split(": ").next().unwrap()).collect::<Vec<_>>(), ["atalho.toml:2", "atalho.toml:4", "atalho.toml:6"]);
+    assert_eq!(
+        found.iter().map(|p| p.split(": ").next().unwrap()).collect::<Vec<_>>(),
+        ["atalho.toml:2", "atalho.toml:4", "atalho.toml:6"]
+    );
 }
 
 #[test]

@@ -69,7 +69,12 @@ pub(super) fn parse(path: &Path, text: &str) -> Documents {
     let mut documents = Documents::default();
     let mut refuse = |line: u32, object: String, problem: Problem| {
         let source = Source::File { path: path.to_owned(), line };
-        documents.refusals.push(Refusal { object, source, reason: problem.reason, next_step: problem.next_step.to_owned() });
+        documents.refusals.push(Refusal {
+            object,
+            source,
+            reason: problem.reason,
+            next_step: problem.next_step.to_owned(),
+        });
     };
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     let parts = if is_json { vec![Part { text, line: 1 }] } else { split(text) };
@@ -136,7 +141,9 @@ fn split(text: &str) -> Vec<Part<'_>> {
     };
     for written in text.split_inclusive('\n') {
         let is_marker = |marker: &str| {
-            written.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+            written
+                .strip_prefix(marker)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
         };
         if is_marker("---") || is_marker("...") {
             push(start, at, line_of_start);
@@ -206,8 +213,12 @@ impl Reading for Part<'_> {
             budget: serde_saphyr::budget! { max_nodes: 50_000_000, max_events: 100_000_000, max_total_scalar_bytes: 1 << 30, },
         };
         serde_saphyr::from_str_with_options(self.text, options).map_err(|error| {
-            let line = error.location().and_then(|at| u32::try_from(at.line()).ok()).map(|line| self.line + line.max(1) - 1);
-            Problem { line, reason: format!("cannot be read: {}", one_line(&error.to_string())), next_step: FIX_AND_SAVE }
+            let line =
+                error.location().and_then(|at| u32::try_from(at.line()).ok()).map(|line| self.line + line.max(1) - 1);
+            let text = one_line(&error.to_string());
+            // It counts lines from the document's start; the refusal names the file's.
+            let text = text.rfind(" at line ").map_or(text.as_str(), |at| &text[..at]);
+            Problem { line, reason: format!("cannot be read: {text}"), next_step: FIX_AND_SAVE }
         })
     }
 }
@@ -284,7 +295,11 @@ fn object(head: &Head, reading: impl Reading) -> Result<Option<Object>, (String,
 }
 
 fn typed(head: &Head, reading: impl Reading) -> Result<Option<Object>, Problem> {
-    fn read<T: DeserializeOwned + Into<Object>>(head: &Head, reading: impl Reading, version: &str) -> Result<Option<Object>, Problem> {
+    fn read<T: DeserializeOwned + Into<Object>>(
+        head: &Head,
+        reading: impl Reading,
+        version: &str,
+    ) -> Result<Option<Object>, Problem> {
         if head.api_version.as_deref() != Some(version) {
             let written = head.api_version.as_deref().unwrap_or("absent");
             return Err(Problem::new(format!("apiVersion is {written}, wanted {version}"), FIX_AND_SAVE));
@@ -316,8 +331,10 @@ fn typed(head: &Head, reading: impl Reading) -> Result<Option<Object>, Problem> 
 /// Kind and name of a document that is no YAML, by its lines: good enough to tell a person which one is meant.
 fn guess_name(text: &str) -> String {
     let value = |line: &str, key: &str| {
-        let value = line.trim().trim_start_matches(['{', '"']).strip_prefix(key)?.trim_start_matches('"').strip_prefix(':')?;
-        Some(value.trim().trim_matches(['"', '\'', ',']).to_owned()).filter(|value| !value.is_empty())
+        let value =
+            line.trim().trim_start_matches(['{', '"']).strip_prefix(key)?.trim_start_matches('"').strip_prefix(':')?;
+        Some(value.trim().trim_matches(['"', '\'', ',']).to_owned())
+            .filter(|value| value.starts_with(|c: char| c.is_ascii_alphanumeric()))
     };
     let kind = text.lines().find_map(|line| value(line, "kind"));
     let name = text.lines().skip_while(|line| !line.contains("metadata")).find_map(|line| value(line, "name"));

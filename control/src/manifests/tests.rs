@@ -5,7 +5,8 @@ use super::*;
 use crate::config::Config;
 use crate::model::Model;
 
-const WEB: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
+const WEB: &str =
+    "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
 const DNS: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: dns}\nspec: {clusterIP: 10.96.0.10, ports: [{port: 53, protocol: UDP}]}\n";
 
 fn shown(loaded: &Loaded) -> Vec<String> {
@@ -24,7 +25,11 @@ fn line(source: &Source) -> String {
 }
 
 fn refused(loaded: &Loaded) -> Vec<String> {
-    loaded.refusals.iter().map(|r| format!("{}: {}: {}; {}", line(&r.source), r.object, r.reason, r.next_step)).collect()
+    loaded
+        .refusals
+        .iter()
+        .map(|r| format!("{}: {}: {}; {}", line(&r.source), r.object, r.reason, r.next_step))
+        .collect()
 }
 
 #[test]
@@ -70,7 +75,8 @@ fn only_differences_come_out_of_a_second_reading() {
 fn what_cannot_be_read_is_refused_by_name_and_line_and_the_rest_works() {
     let folder = tempfile::tempdir().unwrap();
     let bad = "kind: Service\napiVersion: v1\nmetadata:\n  name: broken\nspec: [\n";
-    let wrong_type = "apiVersion: v1\nkind: Service\nmetadata:\n  name: typed\n  namespace: shop\nspec:\n  ports:\n  - port: many\n";
+    let wrong_type =
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: typed\n  namespace: shop\nspec:\n  ports:\n  - port: many\n";
     let unknown = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n";
     let version = "apiVersion: v2\nkind: Pod\nmetadata: {name: p}\n";
     let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny}\n";
@@ -83,7 +89,7 @@ fn what_cannot_be_read_is_refused_by_name_and_line_and_the_rest_works() {
     assert_eq!(shown(&loaded), ["put Service default/web a.yaml:36"]);
     let refused = refused(&loaded);
     for (found, (start, end)) in refused.iter().zip([
-        ("a.yaml:6: Service broken: cannot be read: ", FIX),
+        ("a.yaml:5: Service broken: cannot be read: unclosed bracket '['; ", FIX),
         ("a.yaml:14: Service shop/typed: cannot be read: ", FIX),
         ("a.yaml:16: Widget w: unknown kind Widget", "or take it out of the folder"),
         ("a.yaml:20: Pod default/p: apiVersion is v2, wanted v1", FIX),
@@ -149,17 +155,18 @@ async fn a_change_is_noticed_within_a_second_however_it_is_written() {
     let mut watch = Watch::start(folder.path()).unwrap();
     let mut manifests = Manifests::new(folder.path());
     manifests.reload().unwrap();
-    let steps: [(&str, &dyn Fn(&Path)); 4] = [
-        ("written", &|at| fs::write(at.join("a.yaml"), WEB).unwrap()),
-        ("renamed over", &|at| {
+    type Step = (&'static str, fn(&Path));
+    let steps: [Step; 4] = [
+        ("written", |at| fs::write(at.join("a.yaml"), WEB).unwrap()),
+        ("renamed over", |at| {
             fs::write(at.join(".a.yaml.tmp"), DNS).unwrap();
             fs::rename(at.join(".a.yaml.tmp"), at.join("a.yaml")).unwrap();
         }),
-        ("in a new folder", &|at| {
+        ("in a new folder", |at| {
             fs::create_dir(at.join("new")).unwrap();
             fs::write(at.join("new/b.yaml"), WEB).unwrap();
         }),
-        ("removed", &|at| fs::remove_file(at.join("a.yaml")).unwrap()),
+        ("removed", |at| fs::remove_file(at.join("a.yaml")).unwrap()),
     ];
     for (what, step) in steps {
         let start = Instant::now();
@@ -167,7 +174,9 @@ async fn a_change_is_noticed_within_a_second_however_it_is_written() {
         // A burst may end before its last event is there; then the next one comes at once.
         let mut changes = Vec::new();
         while changes.is_empty() {
-            tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap_or_else(|_| panic!("{what}: not noticed"));
+            tokio::time::timeout(Duration::from_secs(5), watch.changed())
+                .await
+                .unwrap_or_else(|_| panic!("{what}: not noticed"));
             changes = manifests.reload().unwrap().changes;
         }
         assert!(start.elapsed() < Duration::from_secs(1), "{what}: {:?}", start.elapsed());

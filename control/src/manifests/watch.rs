@@ -38,7 +38,8 @@ impl Watch {
         let (sender, events) = mpsc::channel(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading files is an event too, and we read them.
-            let is_access = |kind: &EventKind| matches!(kind, EventKind::Access(access) if !matches!(access, AccessKind::Close(_)));
+            let is_access =
+                |kind: &EventKind| matches!(kind, EventKind::Access(access) if !matches!(access, AccessKind::Close(_)));
             if event.map_or(true, |event| !is_access(&event.kind) && !closed_after_reading(&event.kind)) {
                 let _ = sender.try_send(());
             }

@@ -24,8 +24,8 @@ use crate::config::Config;
 pub use node::{NodeObject, PodObject};
 pub(crate) use object::Fault;
 pub use object::{Change, Key, Kind, Object, Refusal, Source};
-pub use service::{NotOurs, Service, ServicePort};
 pub(crate) use service::unusable;
+pub use service::{NotOurs, Service, ServicePort};
 pub use slice::{Condition, Slice, SliceEndpoint, SlicePort};
 
 /// `namespace/name` of a Service.
@@ -262,7 +262,12 @@ impl Model {
         self.refused.extend(renewed);
     }
 
-    fn put_slice(&mut self, key: &Key, slice: &k8s_openapi::api::discovery::v1::EndpointSlice, source: &Source) -> Result<(), Fault> {
+    fn put_slice(
+        &mut self,
+        key: &Key,
+        slice: &k8s_openapi::api::discovery::v1::EndpointSlice,
+        source: &Source,
+    ) -> Result<(), Fault> {
         let names = &mut self.names;
         let (slice, faults) = Slice::new(slice, &mut |text: &str| intern_in(names, text))?;
         match faults.is_empty() {
@@ -393,7 +398,8 @@ impl Model {
         let Some(service_port) = stored.object.ports.iter().find(is_labelled) else { return EndpointState::Gone };
         let mut best = None;
         for (_, slice) in self.slices_of(name) {
-            let serves = |p: &SlicePort| p.name == service_port.name && p.protocol == service_port.protocol && p.port == port;
+            let serves =
+                |p: &SlicePort| p.name == service_port.name && p.protocol == service_port.protocol && p.port == port;
             if slice.ports.iter().any(serves) {
                 best = best.max(slice.endpoints.iter().filter(|e| e.address == address).map(|e| e.condition).max());
             }

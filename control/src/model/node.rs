@@ -51,7 +51,8 @@ impl NodeObject {
                 }
             }
         }
-        let cidrs = spec.pod_cidrs.filter(|cidrs| !cidrs.is_empty()).unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
+        let cidrs =
+            spec.pod_cidrs.filter(|cidrs| !cidrs.is_empty()).unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
         reduced.pod_cidrs = self::cidrs("spec.podCIDRs", &cidrs)?;
         Ok(reduced)
     }
@@ -97,7 +98,9 @@ fn ip(field: &str, text: &str) -> Result<IpAddr, Fault> {
 fn cidrs(field: &str, texts: &[String]) -> Result<Vec<IpNet>, Fault> {
     let parse = |text: &String| {
         let cidr = text.parse::<IpNet>().map(|cidr| cidr.trunc());
-        cidr.map_err(|_| Fault::new(format!("{field} has {text:?}, which is not a CIDR"), "write one such as \"10.244.0.0/24\""))
+        cidr.map_err(|_| {
+            Fault::new(format!("{field} has {text:?}, which is not a CIDR"), "write one such as \"10.244.0.0/24\"")
+        })
     };
     texts.iter().map(parse).collect()
 }

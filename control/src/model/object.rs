@@ -101,7 +101,10 @@ from_kind!(Service => Service, EndpointSlice => EndpointSlice, Pod => Pod, Node 
 pub enum Source {
     Api,
     /// `line` from 1: where the object's document starts.
-    File { path: PathBuf, line: u32 },
+    File {
+        path: PathBuf,
+        line: u32,
+    },
 }
 
 impl fmt::Display for Source {

@@ -63,7 +63,13 @@ impl Service {
         let spec = service.spec.clone().unwrap_or_default();
         if let Some(not_ours) = not_ours(service, &spec, proxy_name) {
             let (internal_local, external_local) = (false, false);
-            return Ok(Self { cluster_ips: vec![], ports: vec![], internal_local, external_local, not_ours: Some(not_ours) });
+            return Ok(Self {
+                cluster_ips: vec![],
+                ports: vec![],
+                internal_local,
+                external_local,
+                not_ours: Some(not_ours),
+            });
         }
         let wants_node_ports = match spec.type_.as_deref().unwrap_or("ClusterIP") {
             "ClusterIP" => false,
@@ -177,7 +183,11 @@ fn ports(spec: &api::ServiceSpec, wants_node_ports: bool) -> Result<Vec<ServiceP
             ));
         }
         if !names.insert(name.clone()) {
-            let what = if name.is_empty() { "a second port without a name".to_owned() } else { format!("the name {name:?} a second time") };
+            let what = if name.is_empty() {
+                "a second port without a name".to_owned()
+            } else {
+                format!("the name {name:?} a second time")
+            };
             return Err(Fault::new(format!("{field} has {what}"), "give every port a name of its own"));
         }
         if let Some(node_port) = node_port

@@ -66,7 +66,8 @@ impl Slice {
     /// Checks and reduces `slice`; the second value tells of endpoints that were left out.
     /// `intern` shares the names of nodes and Services.
     pub(crate) fn new(
-        slice: &api::EndpointSlice, intern: &mut impl FnMut(&str) -> Arc<str>,
+        slice: &api::EndpointSlice,
+        intern: &mut impl FnMut(&str) -> Arc<str>,
     ) -> Result<(Self, Vec<Fault>), Fault> {
         let namespace = slice.metadata.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
         let label = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_SERVICE));

@@ -26,17 +26,45 @@ fn delete(model: &mut Model, kind: Kind, name: &str) {
 #[test]
 fn every_bad_service_is_refused_with_its_reason() {
     for (ip, ports, reason) in [
-        ("10.96.0.300", "", "spec.clusterIPs has \"10.96.0.300\", which is not an IP address; write an IPv4 or IPv6 address"),
-        ("127.0.0.1", "", "spec.clusterIPs has 127.0.0.1, which is a loopback address; use an address of the Service CIDR"),
-        ("10.96.0.1\", \"10.96.0.2", "", "spec.clusterIPs has two addresses of one family (10.96.0.1, 10.96.0.2); leave at most one IPv4 and one IPv6 address"),
+        (
+            "10.96.0.300",
+            "",
+            "spec.clusterIPs has \"10.96.0.300\", which is not an IP address; write an IPv4 or IPv6 address",
+        ),
+        (
+            "127.0.0.1",
+            "",
+            "spec.clusterIPs has 127.0.0.1, which is a loopback address; use an address of the Service CIDR",
+        ),
+        (
+            "10.96.0.1\", \"10.96.0.2",
+            "",
+            "spec.clusterIPs has two addresses of one family (10.96.0.1, 10.96.0.2); leave at most one IPv4 and one IPv6 address",
+        ),
         ("10.96.0.1", "{port: 0}", "spec.ports[0].port is 0; use a port from 1 to 65535"),
         ("10.96.0.1", "{port: 70000}", "spec.ports[0].port is 70000; use a port from 1 to 65535"),
         ("10.96.0.1", "{port: 80, nodePort: -1}", "spec.ports[0].nodePort is -1; use a port from 1 to 65535"),
         ("10.96.0.1", "{port: 80, protocol: QUIC}", "spec.ports[0].protocol is \"QUIC\"; use TCP, UDP or SCTP"),
-        ("10.96.0.1", "{name: a, port: 80}, {name: b, port: 80}", "spec.ports[1] has TCP port 80 a second time; leave one of the two"),
-        ("10.96.0.1", "{name: a, port: 80}, {name: a, port: 81}", "spec.ports[1] has the name \"a\" a second time; give every port a name of its own"),
-        ("10.96.0.1", "{port: 80}, {port: 81}", "spec.ports[1] has a second port without a name; give every port a name of its own"),
-        ("10.96.0.1", "{name: a, port: 80, nodePort: 30000}, {name: b, port: 81, nodePort: 30000}", "spec.ports[1] has TCP nodePort 30000 a second time; leave one of the two"),
+        (
+            "10.96.0.1",
+            "{name: a, port: 80}, {name: b, port: 80}",
+            "spec.ports[1] has TCP port 80 a second time; leave one of the two",
+        ),
+        (
+            "10.96.0.1",
+            "{name: a, port: 80}, {name: a, port: 81}",
+            "spec.ports[1] has the name \"a\" a second time; give every port a name of its own",
+        ),
+        (
+            "10.96.0.1",
+            "{port: 80}, {port: 81}",
+            "spec.ports[1] has a second port without a name; give every port a name of its own",
+        ),
+        (
+            "10.96.0.1",
+            "{name: a, port: 80, nodePort: 30000}, {name: b, port: 81, nodePort: 30000}",
+            "spec.ports[1] has TCP nodePort 30000 a second time; leave one of the two",
+        ),
     ] {
         let mut model = Model::default();
         put(&mut model, 7, &service("web", ip, ports));
@@ -48,10 +76,22 @@ fn every_bad_service_is_refused_with_its_reason() {
 #[test]
 fn bad_words_in_a_service_are_refused() {
     for (spec, reason) in [
-        ("{type: Nodeport, clusterIP: 10.96.0.1}", "spec.type is \"Nodeport\"; use ClusterIP, NodePort, LoadBalancer or ExternalName"),
-        ("{clusterIP: 10.96.0.1, internalTrafficPolicy: local}", "spec.internalTrafficPolicy is \"local\"; use Cluster or Local"),
-        ("{type: NodePort, clusterIP: 10.96.0.1, externalTrafficPolicy: local}", "spec.externalTrafficPolicy is \"local\"; use Cluster or Local"),
-        ("{ports: [{port: 80}]}", "it has no spec.clusterIP; write one, as an API server would have done; or \"None\" for a headless Service"),
+        (
+            "{type: Nodeport, clusterIP: 10.96.0.1}",
+            "spec.type is \"Nodeport\"; use ClusterIP, NodePort, LoadBalancer or ExternalName",
+        ),
+        (
+            "{clusterIP: 10.96.0.1, internalTrafficPolicy: local}",
+            "spec.internalTrafficPolicy is \"local\"; use Cluster or Local",
+        ),
+        (
+            "{type: NodePort, clusterIP: 10.96.0.1, externalTrafficPolicy: local}",
+            "spec.externalTrafficPolicy is \"local\"; use Cluster or Local",
+        ),
+        (
+            "{ports: [{port: 80}]}",
+            "it has no spec.clusterIP; write one, as an API server would have done; or \"None\" for a headless Service",
+        ),
     ] {
         let mut model = Model::default();
         put(&mut model, 1, &format!("{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {spec}}}"));
@@ -87,7 +127,11 @@ fn of_two_services_with_one_node_port_the_first_stays_and_the_second_takes_over_
     assert_eq!(model.services().count(), 2);
     delete(&mut model, Kind::Service, "a");
     assert!(model.service("default/b").is_some() && model.service("default/c").is_none());
-    assert!(refusals(&model)[0].contains("Service default/c: TCP nodePort 30000 belongs to Service default/b"), "{:?}", refusals(&model));
+    assert!(
+        refusals(&model)[0].contains("Service default/c: TCP nodePort 30000 belongs to Service default/b"),
+        "{:?}",
+        refusals(&model)
+    );
     delete(&mut model, Kind::Service, "b");
     assert!(model.service("default/c").is_some());
     assert_eq!(model.refusals(), []);
@@ -122,10 +166,18 @@ fn headless_external_and_labelled_services_are_not_ours() {
         ("", "clusterIPs: [None]", NotOurs::Headless),
         (", labels: {service.kubernetes.io/headless: ''}", "clusterIP: 10.96.0.1", NotOurs::Headless),
         ("", "type: ExternalName, externalName: example.com", NotOurs::ExternalName),
-        (", labels: {service.kubernetes.io/service-proxy-name: other}", "clusterIP: 10.96.0.1", NotOurs::OtherProxy("other".into())),
+        (
+            ", labels: {service.kubernetes.io/service-proxy-name: other}",
+            "clusterIP: 10.96.0.1",
+            NotOurs::OtherProxy("other".into()),
+        ),
     ] {
         let mut model = Model::default();
-        put(&mut model, 1, &format!("{{apiVersion: v1, kind: Service, metadata: {{name: web{metadata}}}, spec: {{{spec}}}}}"));
+        put(
+            &mut model,
+            1,
+            &format!("{{apiVersion: v1, kind: Service, metadata: {{name: web{metadata}}}, spec: {{{spec}}}}}"),
+        );
         assert_eq!(model.service("default/web").unwrap().object.not_ours, Some(why));
         assert_eq!((model.service_count(), model.refusals()), (0, vec![]));
     }
@@ -149,7 +201,10 @@ fn endpoints_that_must_not_be_reached_are_left_out_one_by_one() {
     ];
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
-        assert!(found.starts_with(&format!("objects.yaml:4: EndpointSlice default/web-1: {expected}; it is left out")), "{found}");
+        assert!(
+            found.starts_with(&format!("objects.yaml:4: EndpointSlice default/web-1: {expected}; it is left out")),
+            "{found}"
+        );
     }
     assert_eq!(model.endpoint_count(), 1);
     put(&mut model, 4, &format!("{SLICE}[]}}"));
@@ -192,19 +247,41 @@ fn the_model_tells_which_services_changed_since() {
 fn a_slice_may_move_to_another_service() {
     let mut model = Model::default();
     put(&mut model, 1, &format!("{SLICE}[{{addresses: [10.0.0.1]}}]}}"));
-    put(&mut model, 1, &format!("{SLICE}[{{addresses: [10.0.0.1]}}]}}").replace("service-name: web", "service-name: other"));
+    put(
+        &mut model,
+        1,
+        &format!("{SLICE}[{{addresses: [10.0.0.1]}}]}}").replace("service-name: web", "service-name: other"),
+    );
     assert_eq!((model.slices_of("default/web").count(), model.slices_of("default/other").count()), (0, 1));
 }
 
 #[test]
 fn bad_slices_pods_nodes_and_cidrs_are_refused() {
     for (yaml, reason) in [
-        ("{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: s}, addressType: IPv5, endpoints: []}", "EndpointSlice default/s: addressType is \"IPv5\"; use IPv4, IPv6 or FQDN"),
-        ("{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: s}, addressType: IPv4, endpoints: [], ports: [{port: 0}]}", "EndpointSlice default/s: ports[0].port is 0; use a port from 1 to 65535"),
-        ("{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: []}, status: {podIPs: [{ip: 10.0.0.256}]}}", "Pod default/p: status.podIPs has \"10.0.0.256\", which is not an IP address; write an IPv4 or IPv6 address"),
-        ("{apiVersion: v1, kind: Node, metadata: {name: n}, status: {addresses: [{type: InternalIP, address: x}]}}", "Node n: status.addresses (InternalIP) has \"x\", which is not an IP address; write an IPv4 or IPv6 address"),
-        ("{apiVersion: v1, kind: Node, metadata: {name: n}, spec: {podCIDRs: [10.0.0.0]}}", "Node n: spec.podCIDRs has \"10.0.0.0\", which is not a CIDR; write one such as \"10.244.0.0/24\""),
-        ("{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: c}, spec: {cidrs: [x]}}", "ServiceCIDR c: spec.cidrs has \"x\", which is not a CIDR; write one such as \"10.244.0.0/24\""),
+        (
+            "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: s}, addressType: IPv5, endpoints: []}",
+            "EndpointSlice default/s: addressType is \"IPv5\"; use IPv4, IPv6 or FQDN",
+        ),
+        (
+            "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: s}, addressType: IPv4, endpoints: [], ports: [{port: 0}]}",
+            "EndpointSlice default/s: ports[0].port is 0; use a port from 1 to 65535",
+        ),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: []}, status: {podIPs: [{ip: 10.0.0.256}]}}",
+            "Pod default/p: status.podIPs has \"10.0.0.256\", which is not an IP address; write an IPv4 or IPv6 address",
+        ),
+        (
+            "{apiVersion: v1, kind: Node, metadata: {name: n}, status: {addresses: [{type: InternalIP, address: x}]}}",
+            "Node n: status.addresses (InternalIP) has \"x\", which is not an IP address; write an IPv4 or IPv6 address",
+        ),
+        (
+            "{apiVersion: v1, kind: Node, metadata: {name: n}, spec: {podCIDRs: [10.0.0.0]}}",
+            "Node n: spec.podCIDRs has \"10.0.0.0\", which is not a CIDR; write one such as \"10.244.0.0/24\"",
+        ),
+        (
+            "{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: c}, spec: {cidrs: [x]}}",
+            "ServiceCIDR c: spec.cidrs has \"x\", which is not a CIDR; write one such as \"10.244.0.0/24\"",
+        ),
     ] {
         let mut model = Model::default();
         put(&mut model, 3, yaml);
@@ -215,6 +292,10 @@ fn bad_slices_pods_nodes_and_cidrs_are_refused() {
 #[test]
 fn an_ended_pod_has_no_address_any_more() {
     let mut model = Model::default();
-    put(&mut model, 1, "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {nodeName: n, containers: []}, status: {phase: Succeeded, podIPs: [{ip: 10.0.0.2}]}}");
+    put(
+        &mut model,
+        1,
+        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {nodeName: n, containers: []}, status: {phase: Succeeded, podIPs: [{ip: 10.0.0.2}]}}",
+    );
     assert_eq!(model.pods().next().unwrap().object.addresses, Vec::<IpAddr>::new());
 }

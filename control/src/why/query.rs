@@ -94,7 +94,8 @@ impl Query {
         let (src, src_port) = address_and_port("source", source)?;
         let (dst, dst_port) = address_and_port("destination", destination)?;
         let protocol = protocol_of(protocol).ok_or_else(|| fault("protocol", unknown_protocol(protocol)))?;
-        let way = port.map(|text| Way::parse(text).ok_or_else(|| fault("--in", format!("{text:?}; {WAYS}")))).transpose()?;
+        let way =
+            port.map(|text| Way::parse(text).ok_or_else(|| fault("--in", format!("{text:?}; {WAYS}")))).transpose()?;
         Self { id: None, protocol, src, src_port, dst, dst_port, way }.checked("destination")
     }
 
@@ -198,7 +199,10 @@ fn address_and_port(field: &'static str, text: &str) -> Result<(IpAddr, Option<u
     }
     match text.trim_start_matches('[').trim_end_matches(']').parse() {
         Ok(address) => Ok((address, None)),
-        Err(_) => Err(fault(field, format!("{text:?} is neither ADDRESS nor ADDRESS:PORT; IPv6 with a port is [ADDRESS]:PORT"))),
+        Err(_) => Err(fault(
+            field,
+            format!("{text:?} is neither ADDRESS nor ADDRESS:PORT; IPv6 with a port is [ADDRESS]:PORT"),
+        )),
     }
 }
 

@@ -43,7 +43,8 @@ pub(super) fn write(out: &mut dyn Write, query: &Query, answer: &Answer) -> Resu
         }
     }
     if answer.verdict == Verdict::Forward {
-        let source = answer.source.as_deref().map_or_else(|| "kept".to_owned(), |source| format!("rewritten to {source}"));
+        let source =
+            answer.source.as_deref().map_or_else(|| "kept".to_owned(), |source| format!("rewritten to {source}"));
         writeln!(out, "  source    {source}")?;
     }
     match &answer.egress {
