@@ -165,7 +165,7 @@ impl ApiServer {
         command
     }
 
-    /// Ready is when it takes objects into the namespace `default`, which it makes itself.
+    /// Ready is when it takes objects: once it has made its own Service, `default/kubernetes`.
     fn wait_ready(&mut self, at_most: Duration) -> Result<()> {
         let deadline = Instant::now() + at_most;
         let folder = self.folder();
@@ -181,7 +181,7 @@ impl ApiServer {
             }
             if folder.join("certificates/apiserver.crt").exists() {
                 self.kubeconfig_of(Who::Admin)?;
-                // No files: only the question whether the namespace is there.
+                // No files: only the question whether that Service is there.
                 if self.apply(&[]).is_ok() {
                     return Ok(());
                 }
@@ -242,7 +242,9 @@ pub fn apply(kubeconfig: &Path, files: &[PathBuf]) -> Result<()> {
         config.read_timeout = Some(Duration::from_secs(10));
         let client = Client::try_from(config)?;
         if files.is_empty() {
-            namespaces(&client).get("default").await?;
+            // Before its own Service stands it gives no addresses to others.
+            let services = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Service"));
+            Api::<DynamicObject>::namespaced_with(client.clone(), "default", &services).get("kubernetes").await?;
         }
         for file in files {
             let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -292,8 +294,4 @@ async fn put(client: &Client, document: serde_json::Value) -> Result<()> {
             .with_context(|| format!("status of {what}"))?;
     }
     Ok(())
-}
-
-fn namespaces(client: &Client) -> Api<DynamicObject> {
-    Api::all_with(client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Namespace")))
 }

@@ -70,8 +70,10 @@ fn a_replaced_endpoint_moves_udp_at_once_and_leaves_established_tcp() {
             assert!(outcome.backends["pod-1"] > outcome.requests / 2 + 50, "no answers after the change: {outcome:?}");
             continue;
         }
-        let [(_, first), (moved_ms, second)] = outcome.moves.as_slice() else { panic!("{what}") };
-        assert_eq!((first.as_str(), second.as_str()), ("pod-1", "pod-3"), "{what}");
+        // A held flow moves once; of new flows, a few may meet the other worker's older snapshot for an instant.
+        assert!(*kind != JobKind::HoldUdp || outcome.moves.len() == 2, "{what}");
+        let [(_, first), .., (moved_ms, last)] = outcome.moves.as_slice() else { panic!("{what}") };
+        assert_eq!((first.as_str(), last.as_str()), ("pod-1", "pod-3"), "{what}");
         assert!(moved_ms - changed_ms < 1500, "moved after {} ms: {what}", moved_ms - changed_ms);
     }
     assert_even_and_right(&session);
@@ -112,7 +114,7 @@ fn a_second_daemon_for_the_node_is_refused_and_the_first_goes_on() {
     let output = command(&session.programs().atalho, &session.plan().node(), &config, &objects).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("already") && said.contains("node-a"), "{said}");
+    assert!(said.contains("another daemon of this node is running") && said.contains("Stop it first"), "{said}");
     assert_all_paths_work(&mut session, 1.5);
     assert_even_and_right(&session);
 }

@@ -62,7 +62,8 @@ impl Capture {
         thread::sleep(Duration::from_millis(200));
         run("kill", ["-INT", &self.child.id().to_string()])?;
         self.child.wait()?;
-        Ok(self.lines.iter().collect())
+        // Its farewell is an empty line.
+        Ok(self.lines.iter().filter(|line| !line.is_empty()).collect())
     }
 }
 
