@@ -1,91 +1,21 @@
-//! Control as a whole, from files to what the workers read, in a network namespace of its own. The kernel side is in
-//! memory and writes down what is asked of it; a thread stands in for a worker.
-
-mod namespace;
+//! From files to what the workers read, and back through the socket and HTTP.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-use atalho_control::config::Config;
-use atalho_control::dataplane::{Dataplane, InForce};
-use atalho_control::node::{PrepareOptions, prepare};
-use atalho_control::report::WorkerReport;
-use atalho_control::server;
-use atalho_control::start::{Control, ControlOptions, Source};
+use atalho_control::dataplane::InForce;
+use atalho_control::start::Source;
 use atalho_control::status::{self, StatusOptions};
-use atalho_engine::conntrack::{ConnTable, Direction, Epochs, NewConnection, Rewrite};
+use atalho_engine::conntrack::{Direction, NewConnection, Rewrite};
 use atalho_engine::flow::{FlowKey, Protocol};
-use atalho_engine::handoff::WorkerQueues;
-use atalho_engine::next_hops::NextHops;
-use atalho_engine::service::VipKey;
-use atalho_engine::tables::{Port, Tables};
-use atalho_engine::verdict::{DropReason, PuntReason};
-use atalho_layout::{ClaimKey, ClaimKind, KERNEL_COUNTERS, LpmKey, PortRecord, SECRET_WORDS};
-use namespace::{in_namespace, ip};
-use serde_json::{Value, json};
+use atalho_engine::tables::Port;
+use atalho_layout::ClaimKind;
+use serde_json::json;
 
-/// The kernel side, in memory.
-#[derive(Clone, Default)]
-struct Kernel(Arc<Mutex<InForce>>);
-
-impl Dataplane for Kernel {
-    fn claim(&mut self, key: ClaimKey, kind: ClaimKind) -> Result<(), String> {
-        let mut held = self.0.lock().unwrap();
-        held.claims.retain(|(k, _)| *k != key);
-        held.claims.push((key, kind));
-        Ok(())
-    }
-    fn unclaim(&mut self, key: ClaimKey) -> Result<(), String> {
-        self.0.lock().unwrap().claims.retain(|(k, _)| *k != key);
-        Ok(())
-    }
-    fn claim_range(&mut self, key: LpmKey) -> Result<(), String> {
-        self.0.lock().unwrap().ranges.push(key);
-        Ok(())
-    }
-    fn unclaim_range(&mut self, key: LpmKey) -> Result<(), String> {
-        self.0.lock().unwrap().ranges.retain(|k| *k != key);
-        Ok(())
-    }
-    fn attach_pod(&mut self, ifindex: u32, record: PortRecord) -> Result<(), String> {
-        let mut held = self.0.lock().unwrap();
-        held.pods.retain(|(i, _)| *i != ifindex);
-        held.pods.push((ifindex, record));
-        Ok(())
-    }
-    fn detach_pod(&mut self, ifindex: u32) -> Result<(), String> {
-        self.0.lock().unwrap().pods.retain(|(i, _)| *i != ifindex);
-        Ok(())
-    }
-    fn current(&mut self) -> Result<InForce, String> {
-        Ok(self.0.lock().unwrap().clone())
-    }
-    fn kernel_counters(&mut self) -> Result<Vec<u64>, String> {
-        Ok(vec![5; KERNEL_COUNTERS.len()])
-    }
-}
-
-fn report() -> WorkerReport {
-    WorkerReport {
-        core: 0,
-        queues: vec![0],
-        received: 10,
-        forwarded: 9,
-        punted: 0,
-        originated: 0,
-        dropped: std::array::from_fn(|i| u64::from(i == DropReason::NoRoute as usize)),
-        punts: [0; PuntReason::COUNT],
-        busy_ns: 0,
-        elapsed_ns: 1,
-        asleep: true,
-        frames: Vec::new(),
-        xdp: Vec::new(),
-    }
-}
+use crate::bench::{Bench, until};
+use crate::namespace::{in_namespace, ip};
 
 const SERVICE: &str = "
 apiVersion: v1
@@ -122,147 +52,6 @@ spec: {nodeName: node-a, containers: []}
 status: {phase: Running, podIP: 10.244.1.10, podIPs: [{ip: 10.244.1.10}]}
 ";
 
-/// Everything that a started control is joined to.
-struct Bench {
-    folder: tempfile::TempDir,
-    kernel: Kernel,
-    snapshot: Arc<ArcSwap<Tables>>,
-    table: ConnTable,
-    epochs: Arc<Epochs>,
-    queues: Vec<Arc<WorkerQueues>>,
-    next_hops: NextHops,
-    asks: crossbeam::channel::Sender<IpAddr>,
-    requests: crossbeam::channel::Receiver<IpAddr>,
-    uplink: u32,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("objects")).unwrap();
-        std::fs::write(
-            folder.path().join("atalho.toml"),
-            format!(
-                "[node]\nname = 'node-a'\nrun_dir = '{}'\n[cluster]\npod_cidrs = ['10.244.0.0/16']\nservice_cidrs = \
-                 ['10.96.0.0/16']\n[funnel]\nnames = ['at-f0', 'at-f1']\n[uplink]\ninterface = 'up0'\n",
-                folder.path().join("run").display()
-            ),
-        )
-        .unwrap();
-        let (asks, requests) = crossbeam::channel::bounded(16);
-        let bench = Self {
-            folder,
-            kernel: Kernel::default(),
-            snapshot: Arc::default(),
-            table: ConnTable::in_memory(1024, &[9; SECRET_WORDS]),
-            epochs: Arc::new(Epochs::new()),
-            queues: vec![WorkerQueues::new(1)],
-            next_hops: NextHops::in_memory(256),
-            asks,
-            requests,
-            uplink: ip("-o link show up0").split(':').next().unwrap().trim().parse().unwrap(),
-        };
-        bench.epochs.leave(&bench.queues[0].epoch);
-        bench
-    }
-
-    fn write(&self, file: &str, text: &str) {
-        std::fs::write(self.folder.path().join("objects").join(file), text).unwrap();
-    }
-
-    fn config(&self) -> Config {
-        Config::load(Some(&self.folder.path().join("atalho.toml"))).unwrap()
-    }
-
-    fn start(&self) -> Result<Control, String> {
-        self.start_from(Source::Manifests(self.folder.path().join("objects")))
-    }
-
-    fn start_from(&self, source: Source) -> Result<Control, String> {
-        let none = |_: &str| Ok(());
-        let options = PrepareOptions { uplink: "up0", f0: "at-f0", f1: "at-f1", queues: 1, offloads: &none };
-        let prepared = prepare(&options).unwrap();
-        let queues = self.queues.clone();
-        Control::start(ControlOptions {
-            config: self.config(),
-            node_name: "node-a".into(),
-            source,
-            prepared,
-            snapshot: self.snapshot.clone(),
-            next_hops: self.next_hops,
-            table: self.table,
-            flows_max: 1024,
-            epochs: self.epochs.clone(),
-            queues: queues.clone(),
-            wake: Arc::new(|_| {}),
-            published: Arc::new(|| {}),
-            dataplane: Box::new(self.kernel.clone()),
-            neighbour_requests: self.requests.clone(),
-            worker_reports: Box::new(|| vec![report()]),
-            kernel_grace: Box::new(|| Ok(())),
-        })
-        .map_err(|error| error.to_string())
-    }
-
-    fn run_dir(&self) -> std::path::PathBuf {
-        self.folder.path().join("run")
-    }
-
-    fn ask(&self, request: &Value) -> Value {
-        server::ask(&self.run_dir(), "node-a", request).unwrap()
-    }
-
-    fn endpoints(&self, protocol: Protocol, port: u16) -> Vec<IpAddr> {
-        let tables = self.snapshot.load();
-        let key = VipKey { address: "10.96.0.10".parse().unwrap(), protocol, port };
-        let vip = tables.services.look_up(&key);
-        vip.map(|vip| vip.inside.backends.endpoints.iter().map(|e| e.address).collect()).unwrap_or_default()
-    }
-
-    /// A connection from the uplink to the VIP, translated to 10.244.2.7.
-    fn connect(&self, protocol: Protocol, port: u16, target: u16) {
-        let a = |text: &str| text.parse::<IpAddr>().unwrap();
-        let (client, vip, endpoint) = (a("198.51.100.1"), a("10.96.0.10"), a("10.244.2.7"));
-        let key = FlowKey { src: client, dst: vip, src_port: 999, dst_port: port, protocol };
-        let reply = FlowKey { src: endpoint, dst: client, src_port: target, dst_port: 999, protocol };
-        let ingress = self.uplink;
-        let original = Direction {
-            key,
-            rewrite: Rewrite { src: client, dst: endpoint, src_port: 999, dst_port: target },
-            next_hop: 1,
-            ingress,
-        };
-        let answers = Direction {
-            key: reply,
-            rewrite: Rewrite { src: vip, dst: client, src_port: port, dst_port: 999 },
-            next_hop: 1,
-            ingress,
-        };
-        let new = NewConnection { original, reply: answers, is_service: true, first_segment: None };
-        self.table.insert(0, &self.epochs, &new, 1).unwrap();
-    }
-
-    /// Does what a worker does with what control asks of it, until the connections are as many as wished.
-    fn work_until(&self, connections: u64) {
-        until(&format!("{connections} connections"), || {
-            self.epochs.enter(&self.queues[0].epoch);
-            while let Some(at) = self.queues[0].end_flows.pop() {
-                self.table.end(&self.epochs, at);
-            }
-            self.epochs.leave(&self.queues[0].epoch);
-            self.table.count() == connections
-        });
-    }
-}
-
-fn until(what: &str, mut wish: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
-    while !wish() {
-        assert!(Instant::now() < end, "not within 5 s: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// Status line and body.
 fn get(port: u16, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -275,12 +64,12 @@ fn get(port: u16, path: &str) -> (String, String) {
 
 #[test]
 fn files_become_tables_and_changes_end_flows() {
-    in_namespace("files_become_tables_and_changes_end_flows", || {
+    in_namespace(|| {
         let bench = Bench::new();
         bench.write("service.yaml", SERVICE);
         bench.write("slice.yaml", &slice(&["10.244.2.7", "10.244.2.8"]));
         let control = bench.start().unwrap();
-        assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.ask(&json!({"ask": "status"})));
+        assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
 
         // The tables, the kernel side, the node's routes.
         let both: [IpAddr; 2] = ["10.244.2.7".parse().unwrap(), "10.244.2.8".parse().unwrap()];
@@ -300,7 +89,7 @@ fn files_become_tables_and_changes_end_flows() {
         });
 
         // Who asks is answered.
-        let status = bench.ask(&json!({"ask": "status"}));
+        let status = bench.status();
         assert_eq!(
             (&status["state"], &status["services"], &status["endpoints"]),
             (&json!("ready"), &json!(1), &json!(2))
@@ -321,7 +110,7 @@ fn files_become_tables_and_changes_end_flows() {
         bench.write("slice.yaml", &slice(&["10.244.2.8", "10.244.2.9"]));
         until("the new endpoint", || bench.endpoints(Protocol::Udp, 53).contains(&"10.244.2.9".parse().unwrap()));
         bench.work_until(0);
-        let status = bench.ask(&json!({"ask": "status"}));
+        let status = bench.status();
         assert!(status["change_to_use_ms"]["last"].as_f64().is_some_and(|ms| ms < 1000.0), "{status}");
         assert_eq!(status["flows_ended"], 2);
         assert!(status["published"].as_u64() >= Some(2));
@@ -351,7 +140,7 @@ fn both_vip() -> IpAddr {
 
 #[test]
 fn a_bad_object_degrades_and_the_rest_works() {
-    in_namespace("a_bad_object_degrades_and_the_rest_works", || {
+    in_namespace(|| {
         let bench = Bench::new();
         bench.write("service.yaml", SERVICE);
         bench.write("slice.yaml", &slice(&["10.244.2.7"]));
@@ -362,7 +151,7 @@ fn a_bad_object_degrades_and_the_rest_works() {
         assert_eq!(status::run(&options, &mut out), 0, "{}", String::from_utf8_lossy(&out));
 
         bench.write("bad.yaml", &SERVICE.replace("web", "bad").replace("10.96.0.10", "10.96.0.999"));
-        until("the refusal", || bench.ask(&json!({"ask": "status"}))["state"] == "degraded");
+        until("the refusal", || bench.status()["state"] == "degraded");
         let mut out = Vec::new();
         assert_eq!(status::run(&options, &mut out), 1);
         let text = String::from_utf8(out).unwrap();
@@ -371,7 +160,7 @@ fn a_bad_object_degrades_and_the_rest_works() {
         assert_eq!(bench.endpoints(Protocol::Tcp, 80).len(), 1);
 
         std::fs::remove_file(bench.folder.path().join("objects/bad.yaml")).unwrap();
-        until("no refusal", || bench.ask(&json!({"ask": "status"}))["state"] == "ready");
+        until("no refusal", || bench.status()["state"] == "ready");
 
         // A second daemon of the same node is refused; a folder that is not there is, too.
         let error = bench.start().err().unwrap();
@@ -385,7 +174,7 @@ fn a_bad_object_degrades_and_the_rest_works() {
 
 #[test]
 fn a_pod_comes_with_its_port_and_goes_with_its_flows() {
-    in_namespace("a_pod_comes_with_its_port_and_goes_with_its_flows", || {
+    in_namespace(|| {
         let bench = Bench::new();
         bench.write("service.yaml", SERVICE);
         bench.write("slice.yaml", &slice(&["10.244.2.7"]));
@@ -406,7 +195,7 @@ fn a_pod_comes_with_its_port_and_goes_with_its_flows() {
         assert!(has_pod_claim());
         // The kernel is asked for its MAC; nobody answers here.
         until("the neighbour", || ip("neigh show dev pod1").contains("10.244.1.10"));
-        let status = bench.ask(&json!({"ask": "status"}));
+        let status = bench.status();
         assert!(status["unresolved"].to_string().contains("10.244.1.10 on pod1"), "{status}");
 
         let pod: IpAddr = "10.244.1.10".parse().unwrap();
@@ -446,7 +235,7 @@ fn a_pod_comes_with_its_port_and_goes_with_its_flows() {
 
 #[test]
 fn an_unreachable_server_is_said_and_waited_for() {
-    in_namespace("an_unreachable_server_is_said_and_waited_for", || {
+    in_namespace(|| {
         let bench = Bench::new();
         let kubeconfig = bench.folder.path().join("kubeconfig");
         std::fs::write(
@@ -456,8 +245,8 @@ fn an_unreachable_server_is_said_and_waited_for() {
         )
         .unwrap();
         let control = bench.start_from(Source::Api { kubeconfig: Some(kubeconfig) }).unwrap();
-        until("the trouble", || bench.ask(&json!({"ask": "status"}))["api"].is_string());
-        let status = bench.ask(&json!({"ask": "status"}));
+        until("the trouble", || bench.status()["api"].is_string());
+        let status = bench.status();
         assert_eq!(status["state"], "starting");
         assert!(status["api"].as_str().unwrap().contains("cannot be reached"), "{status}");
         assert!(status["waiting_for"].to_string().contains("EndpointSlice"), "{status}");
@@ -473,19 +262,19 @@ fn an_unreachable_server_is_said_and_waited_for() {
 
 #[test]
 fn a_taken_port_is_a_fault_and_not_the_end() {
-    in_namespace("a_taken_port_is_a_fault_and_not_the_end", || {
+    in_namespace(|| {
         let bench = Bench::new();
         let taken = std::net::TcpListener::bind("127.0.0.1:10249").unwrap();
         let control = bench.start().unwrap();
         assert!(control.wait_ready(Duration::from_secs(5)));
-        until("the fault", || bench.ask(&json!({"ask": "status"}))["faults"].to_string().contains("127.0.0.1:10249"));
+        until("the fault", || bench.status()["faults"].to_string().contains("127.0.0.1:10249"));
         drop(taken);
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", 10249)).is_err() {
             assert!(begin.elapsed() < Duration::from_secs(8), "the port is not tried again");
             std::thread::sleep(Duration::from_millis(50));
         }
-        until("no fault", || bench.ask(&json!({"ask": "status"}))["state"] == "ready");
+        until("no fault", || bench.status()["state"] == "ready");
         control.shutdown();
     });
 }

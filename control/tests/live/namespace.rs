@@ -5,9 +5,12 @@ use std::process::Command;
 
 const INSIDE: &str = "ATALHO_TEST_INSIDE_NAMESPACE";
 
-/// Runs the body in a namespace with an uplink `up0` (192.0.2.2/24, 2001:db8::2/64, default route by .1) whose other
+/// Runs the body of the test that calls this in a namespace with an uplink `up0` (192.0.2.2/24, 2001:db8::2/64, default route by .1) whose other
 /// end `far0` answers there.
-pub fn in_namespace(test: &str, body: fn()) {
+pub fn in_namespace<F: FnOnce()>(body: F) {
+    // The body is a closure of the test: its type bears the test's name, as the harness takes it after the crate's.
+    let name = std::any::type_name::<F>();
+    let test = name.split_once("::").map_or(name, |(_, test)| test).trim_end_matches("::{{closure}}");
     if std::env::var_os("ATALHO_SKIP_ROOT_TESTS").is_some() {
         println!("SKIPPED: {test}: ATALHO_SKIP_ROOT_TESTS is set");
         return;

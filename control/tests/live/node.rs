@@ -1,7 +1,5 @@
 //! The node's network against the real kernel, each test in a network namespace of its own.
 
-mod namespace;
-
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,8 +9,9 @@ use atalho_control::node::follow::{Picture, follow};
 use atalho_control::node::neighbours::Neighbours;
 use atalho_control::node::routes::{Routes, Wanted};
 use atalho_control::node::{FUNNEL_ADDRESS_V4, FUNNEL_GATEWAY_V4, PrepareOptions, Prepared, prepare, teardown};
-use namespace::{in_namespace, ip};
 use tokio::sync::watch;
+
+use crate::namespace::{in_namespace, ip};
 
 fn sysctl(path: &str) -> String {
     std::fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap().trim().to_owned()
@@ -48,7 +47,7 @@ async fn until(picture: &mut watch::Receiver<Picture>, what: &str, wish: impl Fn
 
 #[test]
 fn the_funnel_is_made_adopted_made_anew_and_taken_away() {
-    in_namespace("the_funnel_is_made_adopted_made_anew_and_taken_away", || {
+    in_namespace(|| {
         let first = set_up(2);
         assert_eq!(first.uplink.name, "up0");
         assert_eq!((first.f0.mtu, first.f1.mtu), (1500, 1500));
@@ -76,7 +75,7 @@ fn the_funnel_is_made_adopted_made_anew_and_taken_away() {
 
 #[test]
 fn an_uplink_or_name_that_cannot_be_is_refused_by_name() {
-    in_namespace("an_uplink_or_name_that_cannot_be_is_refused_by_name", || {
+    in_namespace(|| {
         let none = |_: &str| Ok(());
         let options = PrepareOptions { uplink: "up9", f0: "at-f0", f1: "at-f1", queues: 1, offloads: &none };
         let error = prepare(&options).unwrap_err().to_string();
@@ -95,7 +94,7 @@ fn an_uplink_or_name_that_cannot_be_is_refused_by_name() {
 
 #[test]
 fn links_addresses_and_routes_are_followed() {
-    in_namespace("links_addresses_and_routes_are_followed", || {
+    in_namespace(|| {
         let prepared = set_up(1);
         let uplink = prepared.uplink.ifindex;
         with_picture(prepared, |mut picture| async move {
@@ -149,7 +148,7 @@ fn links_addresses_and_routes_are_followed() {
 
 #[test]
 fn routes_into_the_funnel_are_kept_as_wanted() {
-    in_namespace("routes_into_the_funnel_are_kept_as_wanted", || {
+    in_namespace(|| {
         let prepared = set_up(1);
         let f1 = prepared.f1.ifindex;
         with_picture(prepared, |mut picture| async move {
@@ -198,7 +197,7 @@ fn routes_into_the_funnel_are_kept_as_wanted() {
 
 #[test]
 fn the_kernel_resolves_and_keeps_the_neighbours_that_we_name() {
-    in_namespace("the_kernel_resolves_and_keeps_the_neighbours_that_we_name", || {
+    in_namespace(|| {
         let prepared = set_up(1);
         let uplink = prepared.uplink.ifindex;
         with_picture(prepared, |mut picture| async move {
