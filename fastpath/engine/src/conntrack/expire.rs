@@ -88,7 +88,7 @@ pub(super) fn expire(
 }
 
 impl<F: Family> Half<F> {
-    fn expire_bucket(&self, bucket: u32, now_s: u32, timeouts: &Timeouts, epochs: &Epochs) -> u32 {
+    pub(super) fn expire_bucket(&self, bucket: u32, now_s: u32, timeouts: &Timeouts, epochs: &Epochs) -> u32 {
         slots_of(bucket, self.tagged(bucket))
             .filter(|slot| self.entry(*slot)[F::KIND].load(Ordering::Relaxed) & KIND_REPLY == 0)
             .filter_map(|slot| self.judge(slot))
