@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use atalho_engine::verdict::{DropReason, PuntReason};
 
 use crate::report::WorkerReport;
-use crate::shared::Times;
+use crate::shared::{Times, bucket_bound_s};
 use crate::status::Collector;
 
 /// The content type of the page.
@@ -33,14 +33,13 @@ impl Page {
         self.line(name, &[], value);
     }
 
-    fn summary(&mut self, name: &str, help: &str, times: &Times) {
-        self.head(name, "summary", help);
-        let summary = times.summary();
-        for (quantile, ms) in [("0.5", summary.p50), ("0.99", summary.p99)] {
-            if let Some(ms) = ms {
-                self.line(name, &[("quantile", quantile)], ms / 1000.0);
-            }
+    fn histogram(&mut self, name: &str, help: &str, times: &Times) {
+        self.head(name, "histogram", help);
+        let bucket = format!("{name}_bucket");
+        for (i, within) in times.within.iter().enumerate() {
+            self.line(&bucket, &[("le", &bucket_bound_s(i).to_string())], within);
         }
+        self.line(&bucket, &[("le", "+Inf")], times.count);
         self.line(&format!("{name}_sum"), &[], times.sum_s);
         self.line(&format!("{name}_count"), &[], times.count);
     }
@@ -94,15 +93,20 @@ pub fn page(collector: &Collector) -> String {
         "Next hops whose neighbour has not answered.",
         shared.unresolved.len(),
     );
-    page.summary(
+    page.histogram(
         "atalho_change_to_use_seconds",
         "Time from a change's arrival until every worker uses it.",
         &shared.change_to_use,
     );
-    page.summary(
+    page.histogram(
         "kubeproxy_sync_proxy_rules_duration_seconds",
         "Time to compile the tables and put them in force.",
         &shared.compile_and_apply,
+    );
+    page.histogram(
+        "kubeproxy_network_programming_duration_seconds",
+        "Time from an EndpointSlice's last-change-trigger-time until the tables have it.",
+        &shared.network_programming,
     );
     let last = shared.last_publication.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     page.single(
@@ -160,5 +164,19 @@ mod tests {
         page.head("a_total", "counter", "A.");
         page.line("a_total", &[("reason", "a\"b\\c")], 3);
         assert_eq!(page.0, "# HELP a_total A.\n# TYPE a_total counter\na_total{reason=\"a\\\"b\\\\c\"} 3\n");
+    }
+
+    #[test]
+    fn a_histogram_counts_what_is_within_each_bound() {
+        let mut times = Times::default();
+        times.record(std::time::Duration::from_millis(3));
+        let mut page = Page(String::new());
+        page.histogram("a_seconds", "A.", &times);
+        for line in
+            ["a_seconds_bucket{le=\"0.002\"} 0", "a_seconds_bucket{le=\"0.004\"} 1", "a_seconds_bucket{le=\"+Inf\"} 1"]
+        {
+            assert!(page.0.contains(line), "{line} is missing in {}", page.0);
+        }
+        assert!(page.0.contains("a_seconds_count 1") && page.0.contains("a_seconds_sum 0.003"));
     }
 }

@@ -16,13 +16,14 @@ use atalho_engine::handoff::WorkerQueues;
 use atalho_engine::next_hops::NextHops;
 use atalho_engine::service::VipKind;
 use atalho_engine::tables::Tables;
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch as latest};
 
 use crate::compile::{Compiled, NextHopIndexes, compile};
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::in_force::{InForce, Wanted};
-use crate::model::{EndpointState, Kind, Model};
+use crate::model::{Change, EndpointState, Kind, Model, Object};
 use crate::node::follow::Picture;
 use crate::node::neighbours::{Asked, Neighbours};
 use crate::node::routes::{Routes, Wanted as WantedRoutes};
@@ -39,6 +40,11 @@ const RETRY: Duration = Duration::from_secs(1);
 const AGE: Duration = Duration::from_secs(60);
 /// Retired tables are looked at so often while a reader still holds them.
 const HELD: Duration = Duration::from_millis(20);
+
+/// Trigger times kept for one publication; a storm of changes is measured by its first ones.
+const TRIGGERS_MAX: usize = 1024;
+/// k8s.io/api/core/v1 annotation_key_constants.go, EndpointsLastChangeTriggerTime.
+const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// What the loop takes in.
 pub struct Inputs {
@@ -86,6 +92,10 @@ pub struct Publisher {
     reconciler: Reconciler,
     picture: Picture,
     waiting_for: BTreeSet<Kind>,
+    /// Something that routes into the funnel depend on has changed since they were last compared.
+    routes_stale: bool,
+    /// When the endpoints controller saw what the waiting changes of slices tell of.
+    triggers: Vec<Timestamp>,
     /// When the first change that is not published came.
     changed: Option<Instant>,
     published_at: Option<Instant>,
@@ -115,6 +125,8 @@ impl Publisher {
             reconciler: Reconciler::default(),
             picture: Picture::default(),
             waiting_for: KINDS.into(),
+            routes_stale: true,
+            triggers: Vec::new(),
             changed: None,
             published_at: None,
             retry_at: None,
@@ -202,12 +214,16 @@ impl Publisher {
     fn take(&mut self, feed: Feed) {
         match feed {
             Feed::Changes(changes) => {
-                let before = self.model.revision();
                 for change in changes {
+                    let before = self.model.revision();
+                    let trigger = trigger_of(&change);
                     self.model.apply(change);
-                }
-                if self.model.revision() != before {
-                    self.change();
+                    if self.model.revision() != before {
+                        self.change();
+                        if self.compiled.is_some() && self.triggers.len() < TRIGGERS_MAX {
+                            self.triggers.extend(trigger);
+                        }
+                    }
                 }
             }
             Feed::Unparsed(refusals) => {
@@ -248,6 +264,7 @@ impl Publisher {
         let managed_changed = self.picture.managed != picture.managed;
         self.picture = picture;
         if facts_changed {
+            self.routes_stale = true;
             self.change();
         }
         if managed_changed && self.compiled.is_some() {
@@ -287,6 +304,10 @@ impl Publisher {
             }
         }
         let services_changed = !compiled.delta.vips_removed.is_empty() || !compiled.delta.vips_changed.is_empty();
+        self.routes_stale |= whole
+            || services_changed
+            || !Arc::ptr_eq(&before.node, &compiled.tables.node)
+            || !Arc::ptr_eq(&before.cluster, &compiled.tables.cluster);
         if whole || services_changed || before.ports != compiled.tables.ports {
             self.scan_at = Some(self.scanned_at.map_or(published, |at| published.max(at + reconcile::PAUSE)));
         }
@@ -303,6 +324,11 @@ impl Publisher {
             shared.waiting_since = None;
             shared.last_publication = Some(SystemTime::now());
             shared.compile_and_apply.record(started.elapsed());
+            let now = Timestamp::now();
+            for trigger in self.triggers.drain(..) {
+                // Another machine's clock may be ahead of ours.
+                shared.network_programming.record(now.duration_since(trigger).try_into().unwrap_or_default());
+            }
             if swapped {
                 shared.snapshots += 1;
                 // The time from the start to the first tables is no answer to a change.
@@ -325,7 +351,9 @@ impl Publisher {
         }
         self.compiled = Some(compiled);
         self.published_at = Some(published);
-        self.sync_routes().await;
+        if self.routes_stale {
+            self.sync_routes().await;
+        }
         self.sync_neighbours().await;
         if first {
             self.parts.shared.lock().ready = true;
@@ -401,6 +429,7 @@ impl Publisher {
             WantedRoutes::new(&tables.cluster.service_cidrs, vips, |route| tables.primary_address(route.network()));
         let errors = self.routes.sync(&wanted, &self.picture.facts).await;
         let well = errors.is_empty();
+        self.routes_stale = !well;
         let faults = errors.iter().map(ToString::to_string).collect();
         self.parts.shared.lock().set_faults(Part::Routes, faults);
         if !well && self.retry_at.is_none() {
@@ -481,6 +510,12 @@ fn lock(dataplane: &Mutex<Box<dyn Dataplane>>) -> std::sync::MutexGuard<'_, Box<
 
 fn wanted_of(compiled: &Compiled) -> Wanted<'_> {
     Wanted { claims: &compiled.claims, ranges: &compiled.ranges, pods: &compiled.pod_ports }
+}
+
+/// When the endpoints controller saw what a slice tells of; `None` for every other change.
+fn trigger_of(change: &Change) -> Option<Timestamp> {
+    let Change::Put(Object::EndpointSlice(slice), _) = change else { return None };
+    slice.metadata.annotations.as_ref()?.get(TRIGGER_ANNOTATION)?.parse().ok()
 }
 
 /// Waits until every worker has passed a batch since the swap, notes how long the change took to get there, and keeps

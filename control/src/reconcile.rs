@@ -231,8 +231,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_keeps_the_rest_for_later() {
-        let mut reconciler = Reconciler::default();
-        reconciler.waiting = (0..5000).map(|slot| FlowRef { is_ipv6: false, slot, sequence: 1 }).collect();
+        let waiting = (0..5000).map(|slot| FlowRef { is_ipv6: false, slot, sequence: 1 }).collect();
+        let mut reconciler = Reconciler { waiting, ..Default::default() };
         let queues = vec![WorkerQueues::new(1)];
         assert!(!reconciler.hand_over(&queues, &|_| {}));
         assert_eq!(reconciler.waiting.len(), 5000 - 4096);

@@ -11,6 +11,13 @@ use crate::model::{Kind, Refusal};
 
 /// Samples of which percentiles are made.
 const SAMPLES: usize = 1024;
+/// Upper bounds of a histogram's buckets, seconds: 1 ms doubled fourteen times, as kube-proxy has them.
+pub const BUCKETS: usize = 15;
+
+/// The upper bound of bucket `i`, seconds.
+pub fn bucket_bound_s(i: usize) -> f64 {
+    0.001 * f64::from(1_u32 << i)
+}
 
 /// Durations of the last events.
 #[derive(Debug, Default)]
@@ -18,9 +25,10 @@ pub struct Times {
     /// Milliseconds; a ring once it is full.
     samples: Vec<f64>,
     next: usize,
-    /// Histogram for the metrics: events in all, their sum in seconds.
+    /// Histogram for the metrics: events in all, their sum in seconds, and how many were not longer than each bound.
     pub count: u64,
     pub sum_s: f64,
+    pub within: [u64; BUCKETS],
 }
 
 /// The last duration and two percentiles, milliseconds; null before the first event.
@@ -36,6 +44,9 @@ impl Times {
         let ms = duration.as_secs_f64() * 1000.0;
         self.count += 1;
         self.sum_s += duration.as_secs_f64();
+        for (i, within) in self.within.iter_mut().enumerate() {
+            *within += u64::from(duration.as_secs_f64() <= bucket_bound_s(i));
+        }
         if self.samples.len() < SAMPLES {
             self.samples.push(ms);
         } else {
@@ -90,6 +101,8 @@ pub struct Published {
     pub change_to_published: Times,
     pub change_to_use: Times,
     pub compile_and_apply: Times,
+    /// From the last-change-trigger-time of an EndpointSlice until workers could use it.
+    pub network_programming: Times,
     pub last_publication: Option<SystemTime>,
     /// Changes are waiting to be published since then.
     pub waiting_since: Option<Instant>,
@@ -157,6 +170,9 @@ mod tests {
         }
         assert_eq!(times.summary(), Summary { last: Some(7.0), p50: Some(7.0), p99: Some(7.0) });
         assert_eq!(times.count, 100 + SAMPLES as u64 + 5);
+        // 1 ms; 2 ms; 3 and 4 ms; 5, 6, 7, 8 ms and all that came later.
+        assert_eq!(times.within[..4], [1, 2, 4, 8 + SAMPLES as u64 + 5]);
+        assert_eq!(times.within[BUCKETS - 1], times.count);
     }
 
     #[test]

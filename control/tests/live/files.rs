@@ -107,12 +107,18 @@ fn files_become_tables_and_changes_end_flows() {
         // An endpoint is replaced: UDP to it ends at once, and so does TCP, for no slice has it any more.
         bench.connect(Protocol::Udp, 53, 5353);
         bench.connect(Protocol::Tcp, 80, 8080);
-        bench.write("slice.yaml", &slice(&["10.244.2.8", "10.244.2.9"]));
+        let triggered = slice(&["10.244.2.8", "10.244.2.9"]).replace(
+            "name: web-1,",
+            "name: web-1, annotations: {endpoints.kubernetes.io/last-change-trigger-time: '2026-01-02T03:04:05Z'},",
+        );
+        bench.write("slice.yaml", &triggered);
         until("the new endpoint", || bench.endpoints(Protocol::Udp, 53).contains(&"10.244.2.9".parse().unwrap()));
         bench.work_until(0);
         let status = bench.status();
         assert!(status["change_to_use_ms"]["last"].as_f64().is_some_and(|ms| ms < 1000.0), "{status}");
         assert_eq!(status["flows_ended"], 2);
+        let programming = "kubeproxy_network_programming_duration_seconds_count 1";
+        assert!(get(10249, "/metrics").1.contains(programming), "the slice's trigger time is measured once");
         assert!(status["published"].as_u64() >= Some(2));
 
         // Ended means not ready any more: TCP runs on while the slice has the endpoint.

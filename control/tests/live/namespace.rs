@@ -34,14 +34,18 @@ pub fn in_namespace<F: FnOnce()>(body: F) {
         status=0; \"$0\" --exact \"$1\" --nocapture || status=$?
         kill $far
         exit $status";
-    let status = Command::new("unshare")
+    // The inner run speaks only when it failed: it would be counted as a test of its own.
+    let output = Command::new("unshare")
         .args(["--net", "sh", "-c", script])
         .arg(binary)
         .arg(test)
         .env(INSIDE, "1")
-        .status()
+        .output()
         .expect("running unshare (util-linux)");
-    assert!(status.success(), "{test} inside its namespace: {status}");
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        panic!("{test} inside its namespace: {}\n{}", output.status, said.concat());
+    }
 }
 
 pub fn ip(arguments: &str) -> String {
