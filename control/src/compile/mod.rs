@@ -217,7 +217,8 @@ impl Compiled {
             return model.services_changed_since(self.state.revision).cloned().collect();
         }
         self.state.around = around;
-        model.services().map(|(name, _)| name.clone()).chain(self.state.owned.keys().cloned()).collect()
+        let known = self.state.owned.keys().chain(self.state.refused.keys()).cloned();
+        model.services().map(|(name, _)| name.clone()).chain(known).collect()
     }
 
     /// Compiles `dirty` and says what differs from `before`.

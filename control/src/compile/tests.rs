@@ -279,6 +279,16 @@ fn a_service_on_a_node_address_is_refused_and_the_node_stays_reachable() {
 }
 
 #[test]
+fn a_refused_service_that_goes_while_its_surroundings_change_is_forgotten() {
+    let mut world = World::new("");
+    world.put(&service("bad", "clusterIP: 192.168.0.2, ports: [{port: 22}]"));
+    assert_eq!(world.compile().refusals.len(), 1);
+    world.put("{apiVersion: v1, kind: Node, metadata: {name: node-b}, spec: {podCIDRs: [10.244.1.0/24]}}");
+    world.delete(Kind::Service, "bad");
+    assert_eq!(world.compile().refusals, []);
+}
+
+#[test]
 fn a_pods_port_is_where_the_route_to_its_address_points() {
     let mut world = World::new("");
     world.put(&pod("p1", &["10.244.0.11", "fd44::11"]));
