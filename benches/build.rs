@@ -1,8 +1,8 @@
 //! Compiles the bench's kernel programs, `bpf/traffic.c`, for the BPF machine.
 
+use std::env;
 use std::path::PathBuf;
 use std::process::{Command, exit};
-use std::env;
 
 fn main() {
     let folder = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));

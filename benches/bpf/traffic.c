@@ -20,7 +20,6 @@ static long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32
 
 /* Set by the loader. The template is a whole frame of flow 0, sequence 0, with right checksums. */
 const volatile __u8 template[FRAME_BYTES];
-const volatile __u32 out_ifindex;
 const volatile __u32 flows; /* a power of two, at most 32768 */
 const volatile __u8 sink_mac[6];
 const volatile __u32 first_endpoint; /* host byte order; endpoints stand in a row */
@@ -28,14 +27,20 @@ const volatile __u32 endpoints;
 const volatile __u16 endpoint_port; /* host byte order */
 const volatile __u8 sink_ttl;
 
-struct array_u64 {
+struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     __uint(max_entries, 4);
     __type(key, __u32);
     __type(value, __u64);
-};
+} counts SEC(".maps");
 
-struct array_u64 counts SEC(".maps");
+/* The interface by which frames leave. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u32);
+} out SEC(".maps");
 
 /* Which endpoint each flow went to: it has to stay there. 0 = none yet, else index + 1. */
 struct {
@@ -74,8 +79,10 @@ int generate(struct xdp_md *ctx)
     __u16 *frame = (void *)(long)ctx->data;
     void *end = (void *)(long)ctx->data_end;
     __u64 *sent = counter(SENT);
+    __u32 only = 0;
+    __u32 *ifindex = bpf_map_lookup_elem(&out, &only);
 
-    if ((void *)frame + FRAME_BYTES > end || !sent)
+    if ((void *)frame + FRAME_BYTES > end || !sent || !ifindex)
         return XDP_ABORTED;
     __u64 sequence = (*sent)++;
     __u16 flow = sequence & (flows - 1);
@@ -97,7 +104,7 @@ int generate(struct xdp_md *ctx)
     }
     __u16 checksum = ~fold(sum);
     frame[UDP / 2 + 3] = checksum ? checksum : 0xffff;
-    return bpf_redirect(out_ifindex, 0);
+    return bpf_redirect(*ifindex, 0);
 }
 
 SEC("xdp")
@@ -105,14 +112,6 @@ int swallow(struct xdp_md *ctx)
 {
     (void)ctx;
     return add_one(SWALLOWED, XDP_DROP);
-}
-
-/* Attached to a spare interface only so that the kernel keeps its tables for redirects ready between two calls. */
-SEC("xdp")
-int idle(struct xdp_md *ctx)
-{
-    (void)ctx;
-    return XDP_PASS;
 }
 
 INLINE bool is_right(const __u16 *frame)

@@ -5,16 +5,27 @@
 //! [`softirq_ns`] tells how much of it there was. Readings are up to one timer tick late.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
 
-/// CPU nanoseconds of every thread of a process so far; a thread that ended takes its own along.
-pub fn of_process_ns(pid: u32) -> Result<u64> {
+/// CPU nanoseconds of the calling thread, now.
+pub fn of_this_thread_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// CPU nanoseconds so far of the threads of a process whose name begins so; a thread that ended takes its own along.
+pub fn of_process_ns(pid: u32, name: &str) -> Result<u64> {
     let folder = format!("/proc/{pid}/task");
     let mut sum = 0;
     for thread in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}: did it end?"))? {
-        // A thread that ends between the two readings.
-        sum += on_cpu_ns(&thread?.path().join("schedstat").to_string_lossy()).unwrap_or(0);
+        let thread = thread?.path();
+        if fs::read_to_string(thread.join("comm")).is_ok_and(|is| is.starts_with(name)) {
+            // It may end between the two readings.
+            sum += on_cpu_ns(&thread.join("schedstat")).unwrap_or(0);
+        }
     }
     Ok(sum)
 }
@@ -24,9 +35,10 @@ pub fn of_ksoftirqd_ns() -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
-        let is_process = path.file_name().is_some_and(|name| name.to_string_lossy().bytes().all(|b| b.is_ascii_digit()));
+        let is_process =
+            path.file_name().is_some_and(|name| name.to_string_lossy().bytes().all(|b| b.is_ascii_digit()));
         if is_process && fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("ksoftirqd/")) {
-            sum += on_cpu_ns(&path.join("schedstat").to_string_lossy()).unwrap_or(0);
+            sum += on_cpu_ns(&path.join("schedstat")).unwrap_or(0);
         }
     }
     Ok(sum)
@@ -41,7 +53,7 @@ pub fn softirq_ns() -> Result<u64> {
 }
 
 /// The first number of a schedstat file (Linux Documentation/scheduler/sched-stats.rst).
-fn on_cpu_ns(path: &str) -> Option<u64> {
+fn on_cpu_ns(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
 }
 
@@ -53,14 +65,15 @@ mod tests {
 
     #[test]
     fn a_busy_thread_is_seen_and_a_process_that_is_not_there_is_an_error() {
-        let before = of_process_ns(std::process::id()).unwrap();
+        let before = of_process_ns(std::process::id(), "").unwrap();
         let end = Instant::now() + Duration::from_millis(60);
         while Instant::now() < end {
             std::hint::black_box(0);
         }
         // Other threads of a busy machine may have had the core for part of it.
-        assert!(of_process_ns(std::process::id()).unwrap() - before > 5_000_000);
-        assert!(of_process_ns(u32::MAX).is_err());
+        assert!(of_process_ns(std::process::id(), "").unwrap() - before > 5_000_000);
+        assert_eq!(of_process_ns(std::process::id(), "no such thread").unwrap(), 0);
+        assert!(of_process_ns(u32::MAX, "").is_err());
     }
 
     #[test]

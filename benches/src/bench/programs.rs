@@ -7,16 +7,15 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use aya::maps::{MapData, PerCpuArray};
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
-};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use etherparse::PacketBuilder;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+use super::cpu;
 
 static TRAFFIC: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/traffic.o"));
 
@@ -67,7 +66,7 @@ pub struct Sending {
     pub into_nothing: bool,
 }
 
-/// What became of it. Counts are cumulative in nothing: each is of this stretch alone.
+/// What it came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
     pub frames: u64,
@@ -86,9 +85,10 @@ pub struct Arrived {
 
 /// The loaded programs. What they are attached to comes loose when this is dropped.
 pub struct Programs {
-    to_node: Ebpf,
-    to_nothing: Ebpf,
+    object: Ebpf,
     frame: Vec<u8>,
+    interface: u32,
+    nothing: u32,
 }
 
 impl Programs {
@@ -100,26 +100,22 @@ impl Programs {
             stream.flows
         );
         let frame = stream.template()?;
-        let mut to_node = load(stream, &frame, ifindex(interface)?)?;
-        let mut to_nothing = load(stream, &frame, ifindex(spare[0])?)?;
-        attach_judge(&mut to_node, interface)?;
-        attach_xdp(&mut to_node, "idle", spare[0])?;
-        attach_xdp(&mut to_nothing, "swallow", spare[1])?;
-        for object in [&mut to_node, &mut to_nothing] {
-            xdp(object, "generate")?.load().context("the kernel refuses the generator")?;
-        }
-        let mut programs = Self { to_node, to_nothing, frame };
-        // The kernel prepares its tables for a program that makes frames; with one attached, once.
-        attach_generator(&mut programs.to_node, spare)?;
-        Ok(programs)
+        let mut object = load(stream, &frame)?;
+        attach_judge(&mut object, interface)?;
+        attach_xdp(&mut object, "swallow", spare[1])?;
+        // Nothing comes in there. Of a program that is attached nowhere the kernel rebuilds its call table at each run,
+        // and waits for a grace period each time.
+        attach_xdp(&mut object, "generate", spare[0])?;
+        Ok(Self { object, frame, interface: ifindex(interface)?, nothing: ifindex(spare[0])? })
     }
 
     /// Sends for a while. Returns later than asked by one burst at most.
     pub fn send(&mut self, sending: &Sending) -> Result<Sent> {
         ensure!(sending.seconds > 0.0 && sending.seconds <= 60.0, "{} seconds: above 0, 60 at most", sending.seconds);
-        let object = if sending.into_nothing { &mut self.to_nothing } else { &mut self.to_node };
-        let before = sum(object, SENT)?;
-        let generator = xdp(object, "generate")?;
+        let mut out: Array<&mut MapData, u32> = Array::try_from(self.object.map_mut("out").context("no map out")?)?;
+        out.set(0, if sending.into_nothing { self.nothing } else { self.interface }, 0)?;
+        let before = sum(&self.object, SENT)?;
+        let generator = xdp(&mut self.object, "generate")?;
         let (start, length) = (Instant::now(), Duration::from_secs_f64(sending.seconds));
         let gap = sending.pps.map(|pps| Duration::from_secs_f64(f64::from(BURST) / pps.max(1.0)));
         let (mut due, mut cpu_ns) = (start, 0);
@@ -130,7 +126,7 @@ impl Programs {
                 }
                 due += gap;
             }
-            let began_ns = thread_cpu_ns();
+            let began_ns = cpu::of_this_thread_ns();
             let options = TestRunOptions {
                 data_in: Some(&self.frame),
                 repeat: BURST,
@@ -138,17 +134,17 @@ impl Programs {
                 ..TestRunOptions::new()
             };
             generator.test_run(options).context("the kernel does not send the generator's frames")?;
-            cpu_ns += thread_cpu_ns() - began_ns;
+            cpu_ns += cpu::of_this_thread_ns() - began_ns;
         }
         let seconds = start.elapsed().as_secs_f64();
-        Ok(Sent { frames: sum(object, SENT)? - before, seconds, cpu_ns })
+        Ok(Sent { frames: sum(&self.object, SENT)? - before, seconds, cpu_ns })
     }
 
     pub fn arrived(&self) -> Result<Arrived> {
         Ok(Arrived {
-            swallowed: sum(&self.to_nothing, SWALLOWED)?,
-            right: sum(&self.to_node, RIGHT)?,
-            wrong: sum(&self.to_node, WRONG)?,
+            swallowed: sum(&self.object, SWALLOWED)?,
+            right: sum(&self.object, RIGHT)?,
+            wrong: sum(&self.object, WRONG)?,
         })
     }
 }
@@ -168,11 +164,10 @@ impl Stream {
     }
 }
 
-fn load(stream: &Stream, frame: &[u8], out_ifindex: u32) -> Result<Ebpf> {
+fn load(stream: &Stream, frame: &[u8]) -> Result<Ebpf> {
     let template: [u8; FRAME_BYTES] = frame.try_into().context("a frame of another length")?;
     EbpfLoader::new()
         .override_global("template", &template, true)
-        .override_global("out_ifindex", &out_ifindex, true)
         .override_global("flows", &stream.flows, true)
         .override_global("sink_mac", &stream.sink_mac, true)
         .override_global("first_endpoint", &u32::from(stream.first_endpoint), true)
@@ -216,9 +211,4 @@ fn sum(object: &Ebpf, which: u32) -> Result<u64> {
     let map = object.map("counts").context("no map counts")?;
     let counts: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(map)?;
     Ok(counts.get(&which, 0)?.iter().sum())
-}
-
-fn thread_cpu_ns() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -1,0 +1,218 @@
+//! What a run came to: one table for people, the same and all that it was made of as JSON.
+
+use std::fmt::Write;
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::live::{Recorded, Round};
+use super::site::Measured;
+use super::statistics::Spread;
+
+/// A control that moved by more than this within a run voids its ratios.
+const CONTROL_MOVED_MAX: f64 = 0.15;
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    pub what: String,
+    /// Delivered, millions a second.
+    pub mpps: Spread,
+    pub ns_per_packet: f64,
+    /// Offered, millions a second, where there is a generator.
+    pub offered_mpps: Option<f64>,
+    /// Of a delivered packet, the generator's own taken off.
+    pub cpu_ns_per_packet: Option<Spread>,
+    pub cores: u32,
+}
+
+/// A ratio inside each pair.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Ratio {
+    pub what: &'static str,
+    pub value: Spread,
+}
+
+/// The machine, as far as figures depend on it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Machine {
+    pub kernel: String,
+    pub cpu: String,
+    pub cpus: usize,
+    /// Load average of the last minute when the run began: others at work move the figures.
+    pub load: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BenchReport {
+    pub machine: Machine,
+    pub rows: Vec<Row>,
+    pub ratios: Vec<Ratio>,
+    /// Between the quartiles of the control, as a share of its median.
+    pub control_moved: f64,
+    pub steady: bool,
+    pub worker_core_busy: f64,
+    pub softirq_cores: f64,
+    pub recorded: Recorded,
+}
+
+impl Machine {
+    pub fn read() -> Result<Self> {
+        let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+        let cpu = read("/proc/cpuinfo")?;
+        let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+        let load = read("/proc/loadavg")?;
+        Ok(Self {
+            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            cpu: model.trim_start_matches([' ', '\t', ':']).to_owned(),
+            cpus: std::thread::available_parallelism()?.get(),
+            load: load.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default(),
+        })
+    }
+}
+
+impl BenchReport {
+    pub fn new(machine: Machine, recorded: Recorded) -> Result<Self> {
+        let mut rows = engine_rows(&recorded)?;
+        rows.push(live_row("worker on veth, ClusterIP", 2, &recorded, |round| &round.worker)?);
+        rows.push(live_row("kernel forwarding, no NAT", 1, &recorded, |round| &round.kernel)?);
+        rows.push(live_row("control: XDP_DROP", 1, &recorded, |round| &round.control)?);
+        let fastest = |pick: fn(&Round) -> (f64, f64)| Spread::of_ratios(recorded.fastest.iter().map(pick));
+        let ratios = [
+            ("packets a second, worker / kernel", fastest(|round| (round.worker.mpps(), round.kernel.mpps()))),
+            (
+                "CPU a packet, worker / kernel",
+                Spread::of_ratios(recorded.paced.iter().map(|round| {
+                    (round.worker.cpu_ns_per_packet(&round.control), round.kernel.cpu_ns_per_packet(&round.control))
+                })),
+            ),
+        ];
+        let control = spread(recorded.fastest.iter().map(|round| round.control.mpps()))?;
+        let control_moved = (control.high - control.low) / control.median;
+        let share = |ns: fn(&Measured) -> u64| {
+            let paced = recorded.paced.iter().map(|round| &round.worker);
+            spread(paced.map(|worker| ns(worker) as f64 / 1e9 / worker.seconds)).map(|spread| spread.median)
+        };
+        Ok(Self {
+            machine,
+            rows,
+            ratios: ratios.into_iter().filter_map(|(what, value)| Some(Ratio { what, value: value? })).collect(),
+            control_moved,
+            steady: control_moved <= CONTROL_MOVED_MAX,
+            worker_core_busy: share(|worker| worker.workers_cpu_ns)?,
+            softirq_cores: share(|worker| worker.softirq_ns)?,
+            recorded,
+        })
+    }
+
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write_text(&mut out);
+        out
+    }
+
+    fn write_text(&self, out: &mut String) -> std::fmt::Result {
+        let Self { machine, recorded, .. } = self;
+        let width = self.rows.iter().map(|row| row.what.len()).max().unwrap_or_default();
+        writeln!(
+            out,
+            "{:width$}  {:>7} {:>14} {:>10} {:>8} {:>13} {:>6}",
+            "what", "Mpps", "(quartiles)", "ns/packet", "offered", "CPU ns/packet", "cores"
+        )?;
+        for row in &self.rows {
+            let optional = |value: Option<f64>, digits: usize| {
+                value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+            };
+            let quartiles = format!("{:.2}-{:.2}", row.mpps.low, row.mpps.high);
+            writeln!(
+                out,
+                "{:width$}  {:>7.2} {quartiles:>14} {:>10.0} {:>8} {:>13} {:>6}",
+                row.what,
+                row.mpps.median,
+                row.ns_per_packet,
+                optional(row.offered_mpps, 2),
+                optional(row.cpu_ns_per_packet.map(|spread| spread.median), 0),
+                row.cores
+            )?;
+        }
+        writeln!(out)?;
+        for Ratio { what, value } in &self.ratios {
+            writeln!(
+                out,
+                "{what}: {:.2} ({:.2}-{:.2}, median of {} pairs)",
+                value.median, value.low, value.high, value.runs
+            )?;
+        }
+        writeln!(
+            out,
+            "\n{} flows of {}-byte UDP. Every packet was counted and checked where it arrived; none was wrong. CPU was\n\
+             taken at {:.2} Mpps, which everybody forwards without loss: soft interrupts and all threads of the daemon\n\
+             included, the generator's own ({:.0} ns by the control) taken off. The worker's core was {:.0} % busy then.",
+            recorded.flows,
+            super::programs::FRAME_BYTES,
+            recorded.paced_pps / 1e6,
+            self.generator_ns(),
+            100.0 * self.worker_core_busy
+        )?;
+        writeln!(
+            out,
+            "On veth most of what AF_XDP costs is the transmit: in the sendto the kernel copies the frame into a new skb\n\
+             and runs the receiver's stack. A NIC with zero-copy does neither, so these are not a NIC's figures."
+        )?;
+        if !self.steady {
+            writeln!(
+                out,
+                "NOT STEADY: the control moved by {:.0} % within the run (load {:.1}); take no ratio from it.",
+                100.0 * self.control_moved,
+                machine.load
+            )?;
+        }
+        writeln!(out, "Linux {}, {} x {}, load {:.1}", machine.kernel, machine.cpus, machine.cpu, machine.load)
+    }
+
+    /// CPU nanoseconds of a frame that the generator makes and an XDP program drops, at the common rate.
+    fn generator_ns(&self) -> f64 {
+        let control = self.recorded.paced.iter().map(|round| &round.control);
+        Spread::of(control.map(|control| control.cpu_ns() as f64 / control.sent.max(1) as f64))
+            .map_or(0.0, |spread| spread.median)
+    }
+}
+
+fn engine_rows(recorded: &Recorded) -> Result<Vec<Row>> {
+    let rows = recorded.engine.iter().filter_map(|figures| Some((figures.first()?, figures)));
+    rows.map(|(case, figures)| {
+        let ns = spread(figures.iter().map(|figure| figure.ns_per_packet))?;
+        let new = match case.new_percent {
+            0 => String::new(),
+            percent => format!(", {percent} % new"),
+        };
+        Ok(Row {
+            what: format!("in memory, {} flows{new}", case.flows),
+            mpps: spread(figures.iter().map(|figure| 1e3 / figure.ns_per_packet))?,
+            ns_per_packet: ns.median,
+            offered_mpps: None,
+            cpu_ns_per_packet: Some(ns),
+            cores: 1,
+        })
+    })
+    .collect()
+}
+
+fn live_row(what: &str, cores: u32, recorded: &Recorded, pick: fn(&Round) -> &Measured) -> Result<Row> {
+    let mpps = spread(recorded.fastest.iter().map(|round| pick(round).mpps()))?;
+    let paced = recorded.paced.iter().map(|round| pick(round).cpu_ns_per_packet(&round.control));
+    Ok(Row {
+        what: what.into(),
+        ns_per_packet: 1e3 / mpps.median,
+        mpps,
+        offered_mpps: Some(spread(recorded.fastest.iter().map(|round| pick(round).offered_mpps()))?.median),
+        // Of the control nothing is left.
+        cpu_ns_per_packet: Spread::of(paced).filter(|spread| spread.median.abs() >= 0.5),
+        cores,
+    })
+}
+
+fn spread(values: impl IntoIterator<Item = f64>) -> Result<Spread> {
+    Spread::of(values).context("nothing was measured")
+}
