@@ -4,6 +4,7 @@
 //! Without root everything here fails; `ATALHO_SKIP_ROOT_TESTS=1` skips it, and says so.
 
 mod api_server;
+mod books;
 mod idle;
 mod junk;
 mod links;
@@ -12,3 +13,4 @@ mod refusals;
 mod restart;
 mod support;
 mod traffic;
+mod uninstall;

@@ -43,6 +43,10 @@ pub struct Status {
     pub punted: u64,
     pub dropped: u64,
     pub drops: BTreeMap<String, u64>,
+    /// Packets of our own making, by the slow path.
+    pub originated: u64,
+    /// Counters of the kernel programs.
+    pub kernel: BTreeMap<String, u64>,
     pub published: u64,
     pub change_to_use_ms: ChangeToUse,
     pub workers: Vec<WorkerStatus>,

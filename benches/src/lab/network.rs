@@ -145,6 +145,16 @@ pub fn mac(namespace: &str, interface: &str) -> Result<String> {
         .with_context(|| format!("{interface} in {namespace} has no MAC address"))
 }
 
+/// Packets that an interface has received and sent, by the kernel's own count.
+pub fn link_packets(namespace: &str, interface: &str) -> Result<(u64, u64)> {
+    let shown = run("ip", ["-n", namespace, "-json", "-statistics", "link", "show", "dev", interface])?;
+    let links: serde_json::Value = serde_json::from_str(&shown)?;
+    let count = |side: &str| {
+        links[0]["stats64"][side]["packets"].as_u64().with_context(|| format!("no {side} count of {interface}"))
+    };
+    Ok((count("rx")?, count("tx")?))
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
         remove(&self.plan.prefix);

@@ -146,7 +146,8 @@ pub fn job(path: &Path, kind: JobKind, seconds: f64) -> Job {
         target: if datagrams { path.udp } else { path.tcp },
         seconds,
         interval_ms: if datagrams { 10 } else { 20 },
-        timeout_ms: 3000,
+        // Held flows are short of patience, so that they do not wait out the moment they are there to see.
+        timeout_ms: if kind == JobKind::HoldUdp { 300 } else { 3000 },
         request_bytes: if datagrams { 400 } else { 1000 },
         reply_bytes: if datagrams { 900 } else { 4000 },
         count_max: if kind == JobKind::Bulk { 4 << 30 } else { 1_000_000 },
@@ -163,7 +164,10 @@ pub fn complaints(path: &Path, kind: JobKind, outcome: &Outcome) -> Vec<String> 
     if outcome.requests == 0 {
         complaints.push(format!("{name}: nothing was asked"));
     }
-    if outcome.failed > 0 || outcome.wrong > 0 {
+    // A datagram flow that moves is ended at once: an answer of the old endpoint that is on its way just then is lost, as
+    // with every balancer that forgets the flow. One request at a time is on its way.
+    let failed_max = u64::from(datagrams && path.name == MOVING);
+    if outcome.failed > failed_max || outcome.wrong > 0 {
         let first = outcome
             .failures
             .first()
@@ -209,6 +213,17 @@ mod tests {
             sources: [(path.source.to_string(), 100)].into(),
             ..Outcome::default()
         }
+    }
+
+    #[test]
+    fn one_answer_may_be_lost_where_a_datagram_flow_moves_and_nowhere_else() {
+        let path = moving(Family::V4);
+        let one = Outcome { failed: 1, ..outcome(&path) };
+        assert!(complaints(&path, JobKind::HoldUdp, &one).is_empty());
+        assert!(!complaints(&path, JobKind::HoldUdp, &Outcome { failed: 2, ..one.clone() }).is_empty());
+        assert!(!complaints(&path, JobKind::HoldTcp, &one).is_empty());
+        let other = paths(Family::V4).remove(0);
+        assert!(!complaints(&other, JobKind::Udp, &Outcome { failed: 1, ..outcome(&other) }).is_empty());
     }
 
     #[test]
