@@ -133,6 +133,9 @@ fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
 }
 
+/// Items of a list that a message repeats.
+const LISTED_ITEMS: usize = 4;
+
 /// A value as a person would say it.
 fn describe(value: &Value<'_>) -> String {
     match value {
@@ -141,10 +144,11 @@ fn describe(value: &Value<'_>) -> String {
         DeValue::Float(n) => format!("the number {}", n.as_str()),
         DeValue::Boolean(b) => b.to_string(),
         DeValue::Datetime(d) => format!("the date {d}"),
-        DeValue::Array(list) => match list.iter().map(|item| describe(item.get_ref())).next() {
-            Some(first) => format!("a list with {first}"),
-            None => "an empty list".to_owned(),
-        },
+        DeValue::Array(list) => {
+            let mut items: Vec<String> = list.iter().take(LISTED_ITEMS).map(|item| describe(item.get_ref())).collect();
+            items.extend((list.len() > LISTED_ITEMS).then(|| "...".to_owned()));
+            format!("the list [{}]", items.join(", "))
+        }
         DeValue::Table(_) => "a table".to_owned(),
     }
 }

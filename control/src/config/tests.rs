@@ -110,7 +110,7 @@ fn a_wrong_type_says_what_stands_there_and_what_was_wanted() {
         ),
         (
             "[node]\naddresses = [\"10.0.0.300\"]",
-            "atalho.toml:2: node.addresses is a list with the string \"10.0.0.300\", wanted a list of IP addresses in quotes",
+            "atalho.toml:2: node.addresses is the list [the string \"10.0.0.300\"], wanted a list of IP addresses in quotes",
         ),
         (
             "[service]\nmasquerade_all = 1",

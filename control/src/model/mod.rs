@@ -31,6 +31,9 @@ pub use slice::{Condition, Slice, SliceEndpoint, SlicePort};
 /// `namespace/name` of a Service.
 pub type ServiceName = Arc<str>;
 
+/// The API server's own Service.
+const API_SERVER: &str = "default/kubernetes";
+
 /// An object in force, and where it came from.
 #[derive(Debug, Clone)]
 pub struct Stored<T> {
@@ -269,7 +272,7 @@ impl Model {
         source: &Source,
     ) -> Result<(), Fault> {
         let names = &mut self.names;
-        let (slice, faults) = Slice::new(slice, &mut |text: &str| intern_in(names, text))?;
+        let (mut slice, faults) = Slice::new(slice, &mut |text: &str| intern_in(names, text))?;
         match faults.is_empty() {
             true => self.left_out.remove(key),
             false => {
@@ -278,6 +281,10 @@ impl Model {
             }
         };
         let old = self.slices.get(key);
+        if slice.service.as_deref() == Some(API_SERVER) && slice.endpoints.is_empty() {
+            // An API server that is going away empties its own slice; who forgot it could never hear of its return.
+            slice.endpoints = old.map(|old| old.object.endpoints.clone()).unwrap_or_default();
+        }
         if old.is_none_or(|old| old.object != slice) {
             let service = slice.service.clone();
             if let Some(old) = self.slices.remove(key) {

@@ -299,3 +299,16 @@ fn an_ended_pod_has_no_address_any_more() {
     );
     assert_eq!(model.pods().next().unwrap().object.addresses, Vec::<IpAddr>::new());
 }
+
+#[test]
+fn the_api_servers_service_keeps_its_last_endpoints_when_its_slice_goes_empty() {
+    for (name, left) in [("kubernetes", 1), ("web", 0)] {
+        let mut model = Model::default();
+        let slice = SLICE.replace("service-name: web", &format!("service-name: {name}"));
+        put(&mut model, 1, &format!("{slice}[{{addresses: [10.0.0.1]}}]}}"));
+        put(&mut model, 1, &format!("{slice}[]}}"));
+        assert_eq!(model.endpoint_count(), left, "{name}");
+        put(&mut model, 1, &format!("{slice}[{{addresses: [10.0.0.2]}}, {{addresses: [10.0.0.3]}}]}}"));
+        assert_eq!(model.endpoint_count(), 2, "{name}");
+    }
+}
