@@ -199,7 +199,7 @@ impl EngineBench {
             return self.next_new - 1;
         }
         self.random = self.random.wrapping_add(1);
-        ((mix(self.random) >> 32) * u64::from(self.case.flows) >> 32) as u32
+        (((mix(self.random) >> 32) * u64::from(self.case.flows)) >> 32) as u32
     }
 
     fn admit_established(&mut self) -> Result<()> {

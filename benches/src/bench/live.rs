@@ -11,6 +11,7 @@ use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 
 use super::engine::{EngineBench, EngineCase, EngineFigures};
+use super::priority::Ahead;
 use super::site::{Forwarder, Measured, Site};
 use crate::lab::lock::Lock;
 use crate::lab::signal::Interrupt;
@@ -68,6 +69,7 @@ pub fn run(options: &LiveOptions, interrupt: &Interrupt) -> Result<Recorded> {
     ensure!((1..=100).contains(pairs), "--pairs {pairs}: 1 to 100");
     ensure!((0.05..=10.0).contains(seconds), "--seconds {seconds}: 0.05 to 10");
     let _lock = Lock::take(prefix)?;
+    let _ahead = Ahead::take();
     let mut progress = Progress::new();
     progress.say("admitting flows for the pipeline in memory");
     let mut engines = ENGINE_CASES.into_iter().map(EngineBench::new).collect::<Result<Vec<_>>>()?;

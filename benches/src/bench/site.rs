@@ -73,11 +73,12 @@ impl Site {
         let [atalho, bench] = programs;
         let plan = Plan { queues: 1, forwarding: forwarder == Forwarder::Kernel, ..Plan::new(prefix) };
         let network = Network::build(&plan)?;
+        let [one, other] = SPARE;
         ip(
             &plan.far(),
             &format!(
-                "link add {0} addrgenmode none type veth peer name {1} addrgenmode none\nlink set {0} up\nlink set {1} up\n",
-                SPARE[0], SPARE[1]
+                "link add {one} type veth peer name {other}\nlink set {one} addrgenmode none up\n\
+                 link set {other} addrgenmode none up\n"
             ),
         )?;
         run_in(&plan.node(), "ethtool", &["-K", "uplink", "gro", "on"])?;
