@@ -249,8 +249,8 @@ impl Run {
 
         match &self.source {
             Source::Api { kubeconfig } => {
-                let client = watch::client(kubeconfig.as_deref()).await?;
-                watch::start(&client, &self.parts.node, &feed);
+                let server = watch::server(kubeconfig.as_deref()).await?;
+                watch::start(&server, &self.parts.node, &feed);
             }
             Source::Manifests(folder) => start_manifests(folder, feed)?,
         }

@@ -45,9 +45,15 @@ pub enum Feed {
 /// The resources that must be listed before anything is published.
 pub const KINDS: [Kind; 5] = [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::Node, Kind::ServiceCidr];
 
+/// An API server, with the address that messages about it name.
+pub struct Server {
+    pub client: Client,
+    pub url: String,
+}
+
 /// A client from this kubeconfig, or from `$KUBECONFIG`, `~/.kube/config` or the pod that we run in. Connects to nobody
 /// yet. The error is for the start's stderr.
-pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, String> {
+pub async fn server(kubeconfig: Option<&Path>) -> Result<Server, String> {
     let config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).map_err(|error| {
@@ -68,27 +74,31 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, String> {
             )
         })?,
     };
-    Client::try_from(config).map_err(|error| format!("preparing a client of the API server: {}", chain(&error)))
+    let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+    let client = Client::try_from(config)
+        .map_err(|error| format!("preparing a client of the API server {url}: {}", chain(&error)))?;
+    Ok(Server { client, url })
 }
 
 /// Starts every watch in the current runtime. They end when the receiver of `feed` is gone.
-pub fn start(client: &Client, node: &str, feed: &mpsc::Sender<Feed>) {
+pub fn start(server: &Server, node: &str, feed: &mpsc::Sender<Feed>) {
     let all = watcher::Config::default();
     let ours = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    follow::<Service>(Kind::Service, client, all.clone(), feed);
-    follow::<EndpointSlice>(Kind::EndpointSlice, client, all.clone(), feed);
-    follow::<Pod>(Kind::Pod, client, ours, feed);
-    follow::<Node>(Kind::Node, client, all.clone(), feed);
-    follow::<ServiceCIDR>(Kind::ServiceCidr, client, all, feed);
+    follow::<Service>(Kind::Service, server, all.clone(), feed);
+    follow::<EndpointSlice>(Kind::EndpointSlice, server, all.clone(), feed);
+    follow::<Pod>(Kind::Pod, server, ours, feed);
+    follow::<Node>(Kind::Node, server, all.clone(), feed);
+    follow::<ServiceCIDR>(Kind::ServiceCidr, server, all, feed);
 }
 
-fn follow<K>(kind: Kind, client: &Client, config: watcher::Config, feed: &mpsc::Sender<Feed>)
+fn follow<K>(kind: Kind, server: &Server, config: watcher::Config, feed: &mpsc::Sender<Feed>)
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Debug + Unpin,
     Object: From<K>,
 {
-    let api = Api::<K>::all(client.clone());
+    let api = Api::<K>::all(server.client.clone());
+    let url = server.url.clone();
     let feed = feed.clone();
     tokio::spawn(async move {
         let mut events = std::pin::pin!(watch_resource(api, config).default_backoff());
@@ -126,7 +136,7 @@ where
                 }
                 Err(error) => {
                     trouble = true;
-                    let text = explain(kind, &error);
+                    let text = explain(kind, &url, &error);
                     if feed.send(Feed::Trouble(kind, text)).await.is_err() {
                         return;
                     }
@@ -168,20 +178,22 @@ fn status_code(error: &watcher::Error) -> Option<u16> {
 }
 
 /// What is wrong with a resource's watch, and what to do next.
-fn explain(kind: Kind, error: &watcher::Error) -> String {
+fn explain(kind: Kind, url: &str, error: &watcher::Error) -> String {
     let resource = resource(kind);
     let why = chain(error);
     match status_code(error) {
         Some(401) => format!(
-            "{resource}: the API server does not know us (401 Unauthorized); renew the credentials in the kubeconfig or the service account's token"
+            "{resource}: the API server {url} does not know us (401 Unauthorized); renew the credentials in the kubeconfig or the service account's token"
         ),
         Some(403) => format!(
-            "{resource}: the API server forbids it (403 Forbidden): {why}; grant get, list and watch on {resource} by a ClusterRole"
+            "{resource}: the API server {url} forbids it (403 Forbidden): {why}; grant get, list and watch on {resource} by a ClusterRole"
         ),
         Some(410) => format!("{resource}: the watch was too old (410 Gone); listed anew"),
-        Some(code) => format!("{resource}: the API server answered {code}: {why}; tried again with growing pauses"),
+        Some(code) => {
+            format!("{resource}: the API server {url} answered {code}: {why}; tried again with growing pauses")
+        }
         None => format!(
-            "{resource}: the API server cannot be reached: {why}; check its address and the network, tried again with growing pauses"
+            "{resource}: the API server {url} cannot be reached: {why}; check its address and the network, tried again with growing pauses"
         ),
     }
 }
@@ -205,6 +217,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
+    const URL: &str = "https://192.0.2.1:6443";
+
     fn refused(code: u16) -> watcher::Error {
         let status = kube::core::Status { code, message: "no".into(), ..Default::default() };
         watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
@@ -213,17 +227,17 @@ mod tests {
     #[test]
     fn a_refusal_names_the_resource_and_the_next_step() {
         assert_eq!(status_code(&refused(403)), Some(403));
-        let text = explain(Kind::EndpointSlice, &refused(403));
+        let text = explain(Kind::EndpointSlice, URL, &refused(403));
         assert!(text.contains("endpointslices.discovery.k8s.io") && text.contains("ClusterRole"), "{text}");
-        let text = explain(Kind::Pod, &refused(401));
+        let text = explain(Kind::Pod, URL, &refused(401));
         assert!(text.contains("pods") && text.contains("credentials"), "{text}");
-        let text = explain(Kind::Pod, &watcher::Error::NoResourceVersion);
-        assert!(text.contains("cannot be reached"), "{text}");
+        let text = explain(Kind::Pod, URL, &watcher::Error::NoResourceVersion);
+        assert!(text.contains("https://192.0.2.1:6443 cannot be reached"), "{text}");
     }
 
     #[tokio::test]
     async fn a_kubeconfig_that_is_not_there_is_named() {
-        let error = client(Some(Path::new("/nowhere/kubeconfig"))).await.err().unwrap();
+        let error = server(Some(Path::new("/nowhere/kubeconfig"))).await.err().unwrap();
         assert!(error.contains("/nowhere/kubeconfig"), "{error}");
     }
 }

@@ -56,7 +56,7 @@ fn a_pinned_table_of_another_layout_is_refused_by_name() {
     let _turn = turn();
     let mut session = ready(&Plan::new("at-t-layout"));
     session.daemon_mut().unwrap().terminate().unwrap();
-    let config = write_config(session.plan(), None, "[conntrack]\nmax_flows = 1000\n").unwrap();
+    let config = write_config(session.plan(), None, "[conntrack]\nmax_flows = 4096\n").unwrap();
     let objects = Objects::Manifests(session.plan().manifests());
     let output = command(&atalho(), &session.plan().node(), &config, &objects).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -110,7 +110,8 @@ impl Servers {
                 if !self.folder.join("certificates/apiserver.crt").exists() {
                     continue;
                 }
-                let Ok(client) = atalho_control::watch::client(Some(&self.kubeconfig(ADMIN))).await else { continue };
+                let Ok(server) = atalho_control::watch::server(Some(&self.kubeconfig(ADMIN))).await else { continue };
+                let client = server.client;
                 // Its own Service comes last: before it, addresses for others cannot be allocated.
                 let services = Api::<Service>::namespaced(client.clone(), "default");
                 if services.get("kubernetes").await.is_ok() {
