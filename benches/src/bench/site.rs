@@ -22,8 +22,8 @@ const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 200);
 const VIP_PORT: u16 = 53;
 const ENDPOINTS: u32 = 10;
 const ENDPOINT_PORT: u16 = 5353;
-/// RFC 2544's range for benchmarks.
-const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// A pod of another node: its packets keep their source on the way through a Service, as in the kernel's twin.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 244, 2, 200);
 const SPARE: [&str; 2] = ["spare0", "spare1"];
 /// What is under way has arrived, or never will.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -82,6 +82,9 @@ impl Site {
             ),
         )?;
         run_in(&plan.node(), "ethtool", &["-K", "uplink", "gro", "on"])?;
+        // In by the uplink and out by it: the kernel would look, packet by packet, whether to tell the sender of it.
+        let quiet = ["all", "uplink"].map(|scope| format!("net.ipv4.conf.{scope}.send_redirects=0"));
+        run_in(&plan.node(), "sysctl", &["-q", "-w", &quiet[0], &quiet[1]])?;
         let daemon = match forwarder {
             Forwarder::Worker => Some(start_daemon(atalho, &plan)?),
             Forwarder::Kernel => None,
