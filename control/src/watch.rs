@@ -10,11 +10,13 @@ pub mod relist;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::path::Path;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::api::{ListParams, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_resource};
@@ -41,6 +43,9 @@ pub enum Feed {
     /// What is wrong with the folder of manifests; empty if nothing is.
     ManifestsFault(Vec<String>),
 }
+
+/// How long after a failure, and after each further one, the API server is asked whether it answers again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The resources that must be listed before anything is published.
 pub const KINDS: [Kind; 5] = [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::Node, Kind::ServiceCidr];
@@ -101,11 +106,23 @@ where
     let url = server.url.clone();
     let feed = feed.clone();
     tokio::spawn(async move {
-        let mut events = std::pin::pin!(watch_resource(api, config).default_backoff());
+        let mut events = std::pin::pin!(watch_resource(api.clone(), config).default_backoff());
         let mut relist = Relist::default();
         let mut listed = false;
         let mut trouble = false;
-        while let Some(event) = events.next().await {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                // A watch that goes on where it stopped says nothing until an object changes: ask whether it works again.
+                () = answers(&api), if trouble => {
+                    trouble = false;
+                    if feed.send(Feed::Well(kind)).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let Some(event) = event else { return };
             let works = !matches!(event, Err(_) | Ok(Event::Init));
             if works && std::mem::take(&mut trouble) && feed.send(Feed::Well(kind)).await.is_err() {
                 return;
@@ -151,6 +168,18 @@ where
             }
         }
     });
+}
+
+/// Returns once the API server lets us list and watch this resource again.
+async fn answers<K: Clone + DeserializeOwned + Debug>(api: &Api<K>) {
+    loop {
+        tokio::time::sleep(RETRY_AFTER).await;
+        let one = ListParams::default().limit(1);
+        let short = WatchParams::default().timeout(1);
+        if api.list_metadata(&one).await.is_ok() && api.watch_metadata(&short, "0").await.is_ok() {
+            return;
+        }
+    }
 }
 
 /// The resource's name as RBAC spells it.

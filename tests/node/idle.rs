@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use atalho_benches::lab::daemon::{Objects, write_config};
 use atalho_benches::lab::objects;
-use atalho_benches::lab::plan::Plan;
+use atalho_benches::lab::paths::{self, Path, Place};
+use atalho_benches::lab::plan::{Family, Plan};
 use atalho_benches::lab::session::Session;
+use atalho_benches::traffic::client::{Job, JobKind};
 
 use crate::support::{programs, skipped, turn};
 
