@@ -48,7 +48,7 @@ pub struct BenchReport {
     pub machine: Machine,
     pub rows: Vec<Row>,
     pub ratios: Vec<Ratio>,
-    /// Between the quartiles of the control, as a share of its median.
+    /// From the slowest control to the fastest, as a share of their median.
     pub control_moved: f64,
     pub steady: bool,
     pub worker_core_busy: f64,
@@ -87,8 +87,10 @@ impl BenchReport {
                 })),
             ),
         ];
-        let control = spread(recorded.fastest.iter().map(|round| round.control.mpps()))?;
-        let control_moved = (control.high - control.low) / control.median;
+        let controls = || recorded.fastest.iter().map(|round| round.control.mpps());
+        let slowest = controls().fold(f64::INFINITY, f64::min);
+        let quickest = controls().fold(0.0, f64::max);
+        let control_moved = (quickest - slowest) / spread(controls())?.median;
         let share = |ns: fn(&Measured) -> u64| {
             let paced = recorded.paced.iter().map(|round| &round.worker);
             spread(paced.map(|worker| ns(worker) as f64 / 1e9 / worker.seconds)).map(|spread| spread.median)
@@ -147,12 +149,15 @@ impl BenchReport {
         writeln!(
             out,
             "\n{} flows of {}-byte UDP. Every packet was counted and checked where it arrived; none was wrong. CPU was\n\
-             taken at {:.2} Mpps, which everybody forwards without loss: soft interrupts and all threads of the daemon\n\
-             included, the generator's own ({:.0} ns by the control) taken off. The worker's core was {:.0} % busy then.",
+             taken with {:.2} Mpps offered to each (lost: worker {:.2} %, kernel {:.2} %): soft interrupts and all threads\n\
+             of the daemon included, the generator's own ({:.0} ns by the control) taken off. The worker's core was\n\
+             {:.0} % busy with it then; the receiving half of its packets' way is on the sender's core.",
             recorded.flows,
             super::programs::FRAME_BYTES,
             recorded.paced_pps / 1e6,
-            self.generator_ns(),
+            100.0 * self.paced_median(|round| round.worker.loss()),
+            100.0 * self.paced_median(|round| round.kernel.loss()),
+            self.paced_median(|round| round.control.cpu_ns() as f64 / round.control.sent.max(1) as f64),
             100.0 * self.worker_core_busy
         )?;
         writeln!(
@@ -171,11 +176,8 @@ impl BenchReport {
         writeln!(out, "Linux {}, {} x {}, load {:.1}", machine.kernel, machine.cpus, machine.cpu, machine.load)
     }
 
-    /// CPU nanoseconds of a frame that the generator makes and an XDP program drops, at the common rate.
-    fn generator_ns(&self) -> f64 {
-        let control = self.recorded.paced.iter().map(|round| &round.control);
-        Spread::of(control.map(|control| control.cpu_ns() as f64 / control.sent.max(1) as f64))
-            .map_or(0.0, |spread| spread.median)
+    fn paced_median(&self, figure: impl Fn(&Round) -> f64) -> f64 {
+        Spread::of(self.recorded.paced.iter().map(figure)).map_or(0.0, |spread| spread.median)
     }
 }
 
@@ -215,4 +217,61 @@ fn live_row(what: &str, cores: u32, recorded: &Recorded, pick: fn(&Round) -> &Me
 
 fn spread(values: impl IntoIterator<Item = f64>) -> Result<Spread> {
     Spread::of(values).context("nothing was measured")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(delivered: u64, cpu_ns: u64) -> Measured {
+        Measured {
+            seconds: 1.0,
+            sent: 4_000_000,
+            delivered,
+            sender_cpu_ns: cpu_ns,
+            ksoftirqd_cpu_ns: 0,
+            daemon_cpu_ns: 0,
+            workers_cpu_ns: 500_000_000,
+            softirq_ns: 0,
+        }
+    }
+
+    /// A run of three pairs whose controls delivered so much.
+    fn report(controls: [u64; 3]) -> BenchReport {
+        let rounds = controls.map(|control| Round {
+            worker: measured(2_000_000, 800_000_000),
+            kernel: measured(1_000_000, 700_000_000),
+            control: measured(control, 400_000_000),
+        });
+        let recorded = Recorded {
+            flows: 1024,
+            sender_core: 0,
+            worker_core: 1,
+            fastest: rounds.to_vec(),
+            paced_pps: 1e6,
+            paced: rounds.to_vec(),
+            engine: Vec::new(),
+        };
+        let machine = Machine { kernel: "6.18".into(), cpu: "test".into(), cpus: 2, load: 0.0 };
+        BenchReport::new(machine, recorded).unwrap()
+    }
+
+    #[test]
+    fn a_row_has_what_arrived_and_what_it_cost_beyond_the_generator() {
+        let report = report([4_000_000; 3]);
+        let worker = &report.rows[0];
+        assert_eq!((worker.mpps.median, worker.ns_per_packet, worker.offered_mpps), (2.0, 500.0, Some(4.0)));
+        // 800 ms for 2M packets; 100 ns of each of 4M sent are the generator's.
+        assert_eq!(worker.cpu_ns_per_packet.unwrap().median, 200.0);
+        assert_eq!(report.rows[2].cpu_ns_per_packet, None, "nothing is left of the control");
+        assert_eq!(report.ratios[0].value.median, 2.0);
+        assert!(report.steady && !report.text().contains("NOT STEADY"));
+    }
+
+    #[test]
+    fn a_control_that_moves_voids_the_ratios() {
+        let report = report([4_000_000, 3_000_000, 2_000_000]);
+        assert!(!report.steady);
+        assert!(report.text().contains("NOT STEADY"), "{}", report.text());
+    }
 }

@@ -1,0 +1,72 @@
+//! The bench itself: that its figures come from packets that arrived and were right.
+
+use std::path::Path;
+use std::process::Command;
+
+use atalho_benches::bench::site::{Forwarder, Site};
+use atalho_benches::lab::command::run_in;
+use atalho_benches::lab::plan::Plan;
+
+const BENCH: &str = env!("CARGO_BIN_EXE_atalho-bench");
+
+/// Skips only when told to; without root the tests below fail.
+fn skipped(test: &str) -> bool {
+    let skip = std::env::var_os("ATALHO_SKIP_ROOT_TESTS").is_some();
+    if skip {
+        println!("SKIPPED: {test}: needs root");
+    }
+    skip
+}
+
+#[test]
+fn the_pipeline_alone_says_what_a_packet_costs_in_one_line_of_json() {
+    let run = Command::new(BENCH)
+        .args(["engine", "--flows", "5000", "--new", "50", "--seconds", "0.1", "-o", "json"])
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let text = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    let figures: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(figures["ns_per_packet"].as_f64().unwrap() > 0.0, "{text}");
+    assert_eq!((figures["flows"].as_u64(), figures["new_percent"].as_u64()), (Some(5000), Some(50)));
+    assert!(figures["frames"].as_u64().unwrap() >= 4096 && figures["frames_span_bytes"].as_u64() == Some(8 << 20));
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    for arguments in [&["engine", "--flows", "0"][..], &["engine", "--new", "101"], &["--pairs", "0"]] {
+        let run = Command::new(BENCH).args(arguments).output().unwrap();
+        assert_eq!(run.status.code(), Some(2), "{arguments:?}");
+        assert!(!run.stderr.is_empty());
+    }
+}
+
+#[test]
+fn every_packet_through_the_kernel_is_counted_and_a_changed_one_voids_the_run() {
+    if skipped("every_packet_through_the_kernel_is_counted_and_a_changed_one_voids_the_run") {
+        return;
+    }
+    let prefix = "ab-test";
+    // No daemon in it: the first program is not started.
+    let (mut site, cores) = Site::build(prefix, Forwarder::Kernel, [Path::new(""), Path::new(BENCH)], 64).unwrap();
+    assert_ne!(cores.sender, cores.worker);
+    let live = site.measure(0.2, Some(50_000.0)).unwrap();
+    assert_eq!(live.delivered, live.sent);
+    assert!(live.sent > 1000 && live.sender_cpu_ns > 0, "{live:?}");
+    let control = site.control(0.2, Some(50_000.0)).unwrap();
+    assert_eq!(control.delivered, control.sent);
+
+    for line in [
+        "add table ip bench",
+        "add chain ip bench change { type filter hook forward priority 0; }",
+        "add rule ip bench change ip ttl set 9",
+    ] {
+        run_in(&Plan::new(prefix).node(), "nft", &[line]).unwrap();
+    }
+    let refused = site.measure(0.2, Some(50_000.0)).unwrap_err().to_string();
+    assert!(refused.contains("came out wrong"), "{refused}");
+    drop(site);
+    let left = Command::new("ip").args(["netns", "list"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&left.stdout).contains(prefix), "namespaces are left behind");
+}
