@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use atalho_control::config::Config;
+use atalho_control::config::{Config, PodNetwork};
 use atalho_control::node::{PrepareOptions, Prepared};
 use atalho_control::start::{Control, ControlOptions, Source};
 use atalho_engine::conntrack::{ConnTable, Epochs, Geometry, TableMemory};
@@ -21,7 +21,7 @@ use atalho_engine::pipeline::{Engine, EngineParts};
 use atalho_engine::tables::Tables;
 use atalho_hwconf::{Plan, Wishes, WorkerCount};
 use atalho_slowpath::{Bell, Limits, Parts, SlowPath};
-use atalho_sys::bpf::{Grace, Kernel, Setup, Sizes, XskPort};
+use atalho_sys::bpf::{Folder, Grace, Kernel, Setup, Sizes, XskPort};
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::mmap::SharedArray;
 use atalho_sys::xsk::{self, OpenOptions, QueueOf, Side};
@@ -63,12 +63,14 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     check::bpffs(&config.node.bpffs)?;
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).context("register the signals")?;
 
+    if config.pods.network == PodNetwork::Adopt {
+        bail!("[pods] network = \"adopt\" is not supported by this version; remove the line, or set it to \"own\"");
+    }
+    let folder = Folder::lock(&config.node.bpffs, &config.node.name)?;
     let (plan, prepared) = prepare_node(&config)?;
     let workers = plan.lines.len() as u32;
     let geometry = Geometry::for_max_flows(config.conntrack.max_flows as usize);
     let setup = Setup {
-        bpffs: &config.node.bpffs,
-        node: &config.node.name,
         sizes: Sizes { buckets4: geometry.buckets(), buckets6: geometry.buckets(), next_hops: NEXT_HOPS },
         uplink: prepared.uplink.ifindex,
         f0: prepared.f0.ifindex,
@@ -76,9 +78,12 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         workers,
         secret: random::words64().context("draw the table's secret")?,
     };
-    let (mut kernel, adopted) = Kernel::open(&setup)?;
+    let (mut kernel, adopted) = Kernel::open(folder, &setup)?;
     tracing::info!(?adopted, workers, uplink = prepared.uplink.name, "kernel programs in place");
     let (table, next_hops) = map_shared(&kernel, geometry)?;
+    let grace = Grace::new()?;
+    // The programs of a predecessor may still be reading what repair changes.
+    grace.wait()?;
     let repaired = table.repair();
     if !repaired.is_clean() {
         tracing::warn!("the connection table that was left had unfinished entries, now repaired: {repaired}");
@@ -118,7 +123,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let bell = slow.bell();
     let handles = start_workers(&config, &plan, &prepared, &mut kernel, &joints, &queues, &doorbells, &bell)?;
     let slow_thread = start_slow_path(slow, &joints.stop)?;
-    let control = start_control(arguments, config, prepared, kernel, &joints, &handles, wake, &bell, neighbour_requests)?;
+    let control = start_control(arguments, config, prepared, kernel, &joints, &handles, wake, &bell, grace, neighbour_requests)?;
 
     let outcome = wait(&mut signals, &handles, &slow_thread);
     control.shutdown();
@@ -286,9 +291,9 @@ fn start_control(
     handles: &[WorkerHandle],
     wake: Arc<dyn Fn(usize) + Send + Sync>,
     bell: &Bell,
+    grace: Grace,
     neighbour_requests: crossbeam::channel::Receiver<IpAddr>,
 ) -> anyhow::Result<Control> {
-    let grace = Grace::new()?;
     let source = match &arguments.manifests {
         Some(folder) => Source::Manifests(folder.clone()),
         None => Source::Api { kubeconfig: arguments.kubeconfig.clone() },

@@ -7,20 +7,18 @@ use anyhow::Result;
 
 use super::command::run_in;
 
-/// Counters of wrong packets, in /proc/net/snmp (as `Protocol` + name) and /proc/net/snmp6.
-const WRONG: [&str; 12] = [
+/// Counters of wrong packets, in /proc/net/snmp (as `Protocol` + name) and /proc/net/snmp6. TCP's and UDP's `InErrs` and
+/// `InErrors` are not among them: they also count a repeated SYN (RFC 5961 section 4.2) and a full receive buffer.
+const WRONG: [&str; 9] = [
     "IpInHdrErrors",
     "IcmpInCsumErrors",
     "TcpInCsumErrors",
-    "TcpInErrs",
     "UdpInCsumErrors",
-    "UdpInErrors",
     "Ip6InHdrErrors",
     "Ip6InTruncatedPkts",
     "Icmp6InCsumErrors",
     "Icmp6InErrors",
     "Udp6InCsumErrors",
-    "Udp6InErrors",
 ];
 
 /// Packets with a wrong checksum, length or header that a namespace's stack received, by counter; empty if none.

@@ -22,7 +22,7 @@ use atalho_engine::pipeline::{Engine, EngineParts};
 use atalho_engine::tables::{Port as TablePort, Tables};
 use atalho_engine::verdict::DropReason;
 use atalho_layout::{ClaimKey, ClaimKind, KERNEL_COUNTERS, KernelCounter, NextHopKind, PortRecord, hop, tag_mac};
-use atalho_sys::bpf::{Kernel, Setup, Sizes, XskPort as XskPortOf};
+use atalho_sys::bpf::{Folder, Kernel, Setup, Sizes, XskPort as XskPortOf};
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::mmap::SharedArray;
 use atalho_sys::xsk::{OpenOptions, QueueOf, Side, open};
@@ -241,8 +241,8 @@ impl Daemon {
         let buckets = geometry.buckets();
         let sizes = Sizes { buckets4: buckets, buckets6: buckets, next_hops: 8 };
         let secret = random::words64().unwrap();
-        let setup = Setup { bpffs: &bpffs, node: "node-a", sizes, uplink, f0, f1, workers: 1, secret };
-        let (mut kernel, _) = Kernel::open(&setup).unwrap();
+        let setup = Setup { sizes, uplink, f0, f1, workers: 1, secret };
+        let (mut kernel, _) = Kernel::open(Folder::lock(&bpffs, "node-a").unwrap(), &setup).unwrap();
         let maps = kernel.maps();
         let memory = TableMemory {
             tags4: SharedArray::words64(maps.tags4.fd, maps.tags4.bytes).unwrap(),

@@ -1,7 +1,6 @@
 //! One node's kernel side, open: claims, pod ports, sockets, counters.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 
 use atalho_layout::{ClaimKey, ClaimKind, LpmKey, PortRecord, SECRET_WORDS};
 use aya::maps::lpm_trie::Key;
@@ -16,11 +15,7 @@ use crate::check;
 
 /// What [`Kernel::open`] needs.
 #[derive(Debug, Clone)]
-pub struct Setup<'a> {
-    /// Where the BPF file system is mounted.
-    pub bpffs: &'a Path,
-    /// Name of the node: its folder below `atalho/`.
-    pub node: &'a str,
+pub struct Setup {
     pub sizes: Sizes,
     /// Interface indexes in the calling thread's network namespace.
     pub uplink: u32,
@@ -95,13 +90,14 @@ const PORT_BYTES: usize = size_of::<PortRecord>();
 impl Kernel {
     /// Makes the kernel side of a node, or takes a predecessor's over, and attaches it.
     ///
+    /// `folder`: locked before anything of the node was touched.
+    ///
     /// Order matters: what delivers comes first and `steer` last, so nothing is claimed that nobody could handle.
     ///
     /// # Errors
     /// Each variant of [`BpfError`]; nothing of a predecessor is changed unless all checks have passed.
-    pub fn open(setup: &Setup<'_>) -> Result<(Self, Adopted), BpfError> {
+    pub fn open(folder: Folder, setup: &Setup) -> Result<(Self, Adopted), BpfError> {
         setup.sizes.check()?;
-        let folder = Folder::lock(setup.bpffs, setup.node)?;
         let (uplink, f1) = (check::by_index(setup.uplink)?, check::by_index(setup.f1)?);
         let predecessor = folder.predecessor(&setup.sizes)?;
         refuse_foreign(&folder, &uplink)?;

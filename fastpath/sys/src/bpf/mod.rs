@@ -19,5 +19,5 @@ mod uninstall;
 pub use error::BpfError;
 pub use grace::Grace;
 pub use kernel::{Adopted, InForce, Kernel, Setup, SharedMap, SharedMaps, XskPort};
-pub use pinned::Sizes;
+pub use pinned::{Folder, Sizes};
 pub use uninstall::uninstall;

@@ -110,9 +110,9 @@ const COMPLETE_WORD: u32 = 1;
 const SECRET_WORD: u32 = 2;
 const CONFIG_WORDS: u32 = SECRET_WORD + SECRET_WORDS as u32;
 
-/// The locked folder of one node.
+/// The locked folder of one node: while it is held, no other daemon serves the node.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub struct Folder {
     pub(super) path: PathBuf,
     /// Holds the lock; the kernel gives it back when the process ends, however it ends.
     _lock: File,
@@ -129,7 +129,10 @@ impl Folder {
     }
 
     /// Opens, and makes if need be, the folder, and takes its lock.
-    pub(super) fn lock(bpffs: &Path, node: &str) -> Result<Self, BpfError> {
+    ///
+    /// # Errors
+    /// [`BpfError::Running`] while another daemon holds it; else why the folder cannot be had.
+    pub fn lock(bpffs: &Path, node: &str) -> Result<Self, BpfError> {
         let path = Self::path_of(bpffs, node)?;
         if crate::check::bpffs(bpffs).is_err() {
             return Err(BpfError::NotBpffs { path: bpffs.into() });

@@ -9,7 +9,7 @@ use std::{env, fs, process};
 use atalho_layout::{KERNEL_COUNTERS, KernelCounter, PortRecord, SECRET_WORDS};
 use aya::programs::TestRunOptions;
 
-use crate::bpf::{Adopted, BpfError, Kernel, Setup, Sizes};
+use crate::bpf::{Adopted, BpfError, Folder, Kernel, Setup, Sizes};
 use crate::check;
 use crate::mmap::SharedArray;
 
@@ -120,16 +120,15 @@ impl Lab {
 
     pub(super) fn try_open(&self, sizes: Sizes) -> Result<(Kernel, Adopted), BpfError> {
         let index = |name: &str| check::by_name(name).expect("the lab made it").ifindex;
-        Kernel::open(&Setup {
-            bpffs: &self.bpffs,
-            node: "node-a.example",
+        let setup = Setup {
             sizes,
             uplink: index("uplink"),
             f0: index("f0"),
             f1: index("f1"),
             workers: 2,
             secret: SECRET,
-        })
+        };
+        Kernel::open(Folder::lock(&self.bpffs, "node-a.example")?, &setup)
     }
 
     pub(super) fn open(&self) -> (Kernel, Adopted) {
