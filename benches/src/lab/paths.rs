@@ -147,7 +147,7 @@ pub fn job(path: &Path, kind: JobKind, seconds: f64) -> Job {
         seconds,
         interval_ms: if datagrams { 10 } else { 20 },
         // Held flows are short of patience, so that they do not wait out the moment they are there to see.
-        timeout_ms: if kind == JobKind::HoldUdp { 300 } else { 3000 },
+        timeout_ms: if kind == JobKind::HoldUdp { 1000 } else { 3000 },
         request_bytes: if datagrams { 400 } else { 1000 },
         reply_bytes: if datagrams { 900 } else { 4000 },
         count_max: if kind == JobKind::Bulk { 4 << 30 } else { 1_000_000 },

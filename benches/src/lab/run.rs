@@ -18,8 +18,9 @@ use super::view::{Moment, View};
 use crate::apiserver::ApiServer;
 use crate::traffic::client::{Job, JobKind, Outcome, now_ms};
 
-/// How long after the change a new flow may still reach the old endpoint.
-const MOVE_MS_MAX: u64 = 1500;
+/// How long after the change a flow may still be answered by the old endpoint: a second in which the change must be
+/// picked up, and one in which a held flow waits for an answer that was lost at that moment.
+const MOVE_MS_MAX: u64 = 2000;
 
 pub struct RunOptions {
     pub plan: Plan,
