@@ -11,8 +11,9 @@ use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 
 use super::engine::{EngineBench, EngineCase, EngineFigures};
+use super::handover;
 use super::priority::Ahead;
-use super::site::{Forwarder, Measured, Site};
+use super::site::{Cores, Forwarder, Measured, Site};
 use crate::lab::lock::Lock;
 use crate::lab::signal::Interrupt;
 
@@ -46,6 +47,8 @@ pub struct Round {
     pub worker: Measured,
     pub kernel: Measured,
     pub control: Measured,
+    /// A cache line from the sender's core to the worker's.
+    pub handover_ns: f64,
 }
 
 /// Everything that was measured, nothing worked out yet.
@@ -85,12 +88,13 @@ pub fn run(options: &LiveOptions, interrupt: &Interrupt) -> Result<Recorded> {
         for (bench, figures) in engines.iter_mut().zip(&mut engine) {
             figures.push(bench.run(Duration::from_secs_f64(seconds / 4.0))?);
         }
-        let round = round(&mut worker, &mut kernel, *seconds, None)?;
+        let round = round(&mut worker, &mut kernel, cores, *seconds, None)?;
         progress.say(&format!(
-            "as fast as it goes, pair {pair} of {pairs}: worker {:.2} Mpps, kernel {:.2}, control {:.2}",
+            "as fast as it goes, pair {pair} of {pairs}: worker {:.2} Mpps, kernel {:.2}, control {:.2}, {:.0} ns between the cores",
             round.worker.mpps(),
             round.kernel.mpps(),
-            round.control.mpps()
+            round.control.mpps(),
+            round.handover_ns
         ));
         fastest.push(round);
     }
@@ -98,7 +102,7 @@ pub fn run(options: &LiveOptions, interrupt: &Interrupt) -> Result<Recorded> {
     let mut paced = Vec::new();
     for pair in 1..=*pairs {
         stop_if(interrupt)?;
-        let round = round(&mut worker, &mut kernel, *seconds, Some(paced_pps))?;
+        let round = round(&mut worker, &mut kernel, cores, *seconds, Some(paced_pps))?;
         progress.say(&format!(
             "at {:.2} Mpps, pair {pair} of {pairs}: lost {:.3} % by the worker, {:.3} % by the kernel",
             paced_pps / 1e6,
@@ -118,11 +122,12 @@ pub fn run(options: &LiveOptions, interrupt: &Interrupt) -> Result<Recorded> {
     })
 }
 
-fn round(worker: &mut Site, kernel: &mut Site, seconds: f64, pps: Option<f64>) -> Result<Round> {
+fn round(worker: &mut Site, kernel: &mut Site, cores: Cores, seconds: f64, pps: Option<f64>) -> Result<Round> {
     Ok(Round {
         worker: worker.measure(seconds, pps)?,
         kernel: kernel.measure(seconds, pps)?,
         control: kernel.control(seconds / 2.0, pps)?,
+        handover_ns: handover::between_ns(cores.sender, cores.worker)?,
     })
 }
 

@@ -3,12 +3,13 @@
 //!
 //! `engine` is the pipeline alone. `live` drives frames through a node made of namespaces: `programs` makes and judges
 //! them in the kernel, `agent` holds those programs inside a namespace, `site` is one node with its far side, `cpu`
-//! reads what it all cost, `priority` keeps the rest of the machine out of the way. `statistics` and `report` make
-//! figures of it. What this does not do: real NICs, latency.
+//! reads what it all cost, `priority` keeps the rest of the machine out of the way, `handover`
+//! tells how far the cores are apart. `statistics` and `report` make figures of it. What this does not do: real NICs, latency.
 
 pub mod agent;
 pub mod cpu;
 pub mod engine;
+pub mod handover;
 pub mod live;
 pub mod priority;
 pub mod programs;

@@ -51,6 +51,8 @@ pub struct BenchReport {
     /// From the slowest control to the fastest, as a share of their median.
     pub control_moved: f64,
     pub steady: bool,
+    /// Nanoseconds of a cache line from the sender's core to the worker's; the worker's figure moves with it.
+    pub handover_ns: Spread,
     pub worker_core_busy: f64,
     pub softirq_cores: f64,
     pub recorded: Recorded,
@@ -101,6 +103,7 @@ impl BenchReport {
             ratios: ratios.into_iter().filter_map(|(what, value)| Some(Ratio { what, value: value? })).collect(),
             control_moved,
             steady: control_moved <= CONTROL_MOVED_MAX,
+            handover_ns: spread(recorded.fastest.iter().map(|round| round.handover_ns))?,
             worker_core_busy: share(|worker| worker.workers_cpu_ns)?,
             softirq_cores: share(|worker| worker.softirq_ns)?,
             recorded,
@@ -151,14 +154,18 @@ impl BenchReport {
             "\n{} flows of {}-byte UDP. Every packet was counted and checked where it arrived; none was wrong. CPU was\n\
              taken with {:.2} Mpps offered to each (lost: worker {:.2} %, kernel {:.2} %): soft interrupts and all threads\n\
              of the daemon included, the generator's own ({:.0} ns by the control) taken off. The worker's core was\n\
-             {:.0} % busy with it then; the receiving half of its packets' way is on the sender's core.",
+             {:.0} % busy with it then; the receiving half of its packets' way is on the sender's core, {:.0} ns away\n\
+             for a cache line ({:.0}-{:.0}).",
             recorded.flows,
             super::programs::FRAME_BYTES,
             recorded.paced_pps / 1e6,
             100.0 * self.paced_median(|round| round.worker.loss()),
             100.0 * self.paced_median(|round| round.kernel.loss()),
             self.paced_median(|round| round.control.cpu_ns() as f64 / round.control.sent.max(1) as f64),
-            100.0 * self.worker_core_busy
+            100.0 * self.worker_core_busy,
+            self.handover_ns.median,
+            self.handover_ns.low,
+            self.handover_ns.high
         )?;
         writeln!(
             out,
@@ -242,6 +249,7 @@ mod tests {
             worker: measured(2_000_000, 800_000_000),
             kernel: measured(1_000_000, 700_000_000),
             control: measured(control, 400_000_000),
+            handover_ns: 50.0,
         });
         let recorded = Recorded {
             flows: 1024,
