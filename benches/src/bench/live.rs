@@ -47,7 +47,7 @@ pub struct Round {
     pub worker: Measured,
     pub kernel: Measured,
     pub control: Measured,
-    /// A cache line from the sender's core to the worker's.
+    /// A cache line from the sender's core to the worker's, right after the worker's stretch.
     pub handover_ns: f64,
 }
 
@@ -123,12 +123,11 @@ pub fn run(options: &LiveOptions, interrupt: &Interrupt) -> Result<Recorded> {
 }
 
 fn round(worker: &mut Site, kernel: &mut Site, cores: Cores, seconds: f64, pps: Option<f64>) -> Result<Round> {
-    Ok(Round {
-        worker: worker.measure(seconds, pps)?,
-        kernel: kernel.measure(seconds, pps)?,
-        control: kernel.control(seconds / 2.0, pps)?,
-        handover_ns: handover::between_ns(cores.sender, cores.worker)?,
-    })
+    let worker = worker.measure(seconds, pps)?;
+    let handover_ns = handover::between_ns(cores.sender, cores.worker)?;
+    let kernel_forwarded = kernel.measure(seconds, pps)?;
+    let control = kernel.control(seconds / 2.0, pps)?;
+    Ok(Round { worker, kernel: kernel_forwarded, control, handover_ns })
 }
 
 /// The highest rate, of those tried, at which nobody loses anything to speak of.

@@ -13,6 +13,9 @@ use super::statistics::Spread;
 /// A control that moved by more than this within a run voids its ratios.
 const CONTROL_MOVED_MAX: f64 = 0.15;
 
+/// Cores that were so many times farther apart for a while were not the same cores.
+const HANDOVER_MOVED_MAX: f64 = 1.5;
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     pub what: String,
@@ -172,6 +175,18 @@ impl BenchReport {
             "On veth most of what AF_XDP costs is the transmit: in the sendto the kernel copies the frame into a new skb\n\
              and runs the receiver's stack. A NIC with zero-copy does neither, so these are not a NIC's figures."
         )?;
+        let away = |fold: fn(f64, f64) -> f64, from| {
+            self.recorded.fastest.iter().map(|round| round.handover_ns).fold(from, fold)
+        };
+        let (nearest, farthest) = (away(f64::min, f64::INFINITY), away(f64::max, 0.0));
+        if farthest > HANDOVER_MOVED_MAX * nearest {
+            writeln!(
+                out,
+                "THE CORES MOVED: {nearest:.0} to {farthest:.0} ns apart within the run, as a virtual machine's host has it. The worker,\n\
+                 which takes every packet from the sender's core, is slower while they are far; the kernel's path, on one\n\
+                 core, is not. Look at the pairs one by one."
+            )?;
+        }
         if !self.steady {
             writeln!(
                 out,
@@ -274,6 +289,14 @@ mod tests {
         assert_eq!(report.rows[2].cpu_ns_per_packet, None, "nothing is left of the control");
         assert_eq!(report.ratios[0].value.median, 2.0);
         assert!(report.steady && !report.text().contains("NOT STEADY"));
+    }
+
+    #[test]
+    fn cores_that_moved_are_told() {
+        let mut report = report([4_000_000; 3]);
+        assert!(!report.text().contains("THE CORES MOVED"));
+        report.recorded.fastest[1].handover_ns = 170.0;
+        assert!(report.text().contains("THE CORES MOVED: 50 to 170 ns"), "{}", report.text());
     }
 
     #[test]
