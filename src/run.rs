@@ -2,10 +2,10 @@
 //! waits for a signal. Nothing here touches a packet or an object: this file hands out the ends.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -123,7 +123,8 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let bell = slow.bell();
     let handles = start_workers(&config, &plan, &prepared, &mut kernel, &joints, &queues, &doorbells, &bell)?;
     let slow_thread = start_slow_path(slow, &joints.stop)?;
-    let control = start_control(arguments, config, prepared, kernel, &joints, &handles, wake, &bell, grace, neighbour_requests)?;
+    let control =
+        start_control(arguments, config, prepared, kernel, &joints, &handles, wake, &bell, grace, neighbour_requests)?;
 
     let outcome = wait(&mut signals, &handles, &slow_thread);
     control.shutdown();
@@ -342,11 +343,16 @@ fn wait(
             if turns != *last || worker.queues.is_asleep() {
                 (*last, *since) = (turns, Instant::now());
             } else if since.elapsed() > HUNG_AFTER {
-                bail!("the worker on core {} has made no turn for {HUNG_AFTER:?}; ending, so that the supervisor starts it anew", worker.core);
+                bail!(
+                    "the worker on core {} has made no turn for {HUNG_AFTER:?}; ending, so that the supervisor starts it anew",
+                    worker.core
+                );
             }
             for (side, name) in [(Side::Uplink, "uplink"), (Side::Funnel, "funnel")] {
                 if worker.stats.port_state(side) == PortState::Gone {
-                    bail!("the {name}'s interface was deleted; ending, so that the supervisor starts anew when it is back");
+                    bail!(
+                        "the {name}'s interface was deleted; ending, so that the supervisor starts anew when it is back"
+                    );
                 }
             }
         }

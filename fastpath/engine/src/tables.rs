@@ -52,7 +52,10 @@ pub enum Port {
     Uplink,
     Node,
     /// A pod of this node: only these source addresses are its own.
-    Pod { name: Arc<str>, addresses: Vec<IpAddr> },
+    Pod {
+        name: Arc<str>,
+        addresses: Vec<IpAddr>,
+    },
 }
 
 /// Settings that the engine reads; from the configuration file.

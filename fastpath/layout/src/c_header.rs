@@ -12,7 +12,9 @@ use crate::{
 
 /// The header `layout.h`: structs, constants, and a static assertion for every size and offset.
 pub fn c_header() -> String {
-    let mut out = String::from("/* Made from the crate atalho-layout; do not edit. */\n#pragma once\n#include <linux/types.h>\n\n");
+    let mut out = String::from(
+        "/* Made from the crate atalho-layout; do not edit. */\n#pragma once\n#include <linux/types.h>\n\n",
+    );
     let constants: &[(&str, u64)] = &[
         ("LAYOUT_VERSION", LAYOUT_VERSION as u64),
         ("SLOTS_PER_BUCKET", SLOTS_PER_BUCKET as u64),
@@ -60,7 +62,10 @@ fn print_struct(out: &mut String, s: &Struct) {
         let _ = writeln!(
             out,
             "_Static_assert(__builtin_offsetof(struct {}, {}) == {}, \"offset of {}\");",
-            s.name, f.name.to_lowercase(), f.offset, f.name
+            s.name,
+            f.name.to_lowercase(),
+            f.offset,
+            f.name
         );
     }
 }

@@ -35,7 +35,9 @@ fn a_batched_look_up_names_lines_of_the_table_and_finds_the_same() {
         let probe = table.probe(&new.original.key).unwrap();
         let lines = std::cell::Cell::new(0);
         table.prefetch_tags(&probe, |line| lines.set(lines.get() + usize::from(!line.is_null())));
-        table.prefetch_entry(&probe, |line| lines.set(lines.get() + 100 * usize::from((line as usize).is_multiple_of(4))));
+        table.prefetch_entry(&probe, |line| {
+            lines.set(lines.get() + 100 * usize::from((line as usize).is_multiple_of(4)))
+        });
         assert_eq!(lines.get(), 102, "two lines of tags, one entry");
         assert_eq!(table.find_probe(&probe), table.find(&new.original.key));
     }
