@@ -7,6 +7,7 @@ mod api_server;
 mod books;
 mod idle;
 mod junk;
+mod lab_run;
 mod links;
 mod objects;
 mod refusals;

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::process::Command;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -173,11 +175,21 @@ pub fn remove(prefix: &str) {
         let _ = run("ip", ["netns", "delete", name]);
     }
     let plan = Plan::new(prefix);
-    if plan.bpffs().exists() {
-        // Not mounted is no error; the files are pins, and pins go with the mount.
-        let _ = Command::new("umount").arg("--quiet").arg(plan.bpffs()).status();
-    }
+    unmount(&plan.bpffs());
     let _ = fs::remove_dir_all(plan.folder());
+}
+
+/// Takes a file system away, with the pins in it; not mounted is no error. A process that was just killed holds it a
+/// moment longer.
+fn unmount(at: &Path) {
+    for _ in 0..40 {
+        if !at.exists() || run("mountpoint", ["-q", &at.to_string_lossy()]).is_err() {
+            return;
+        }
+        if run("umount", [at]).is_err() {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
 }
 
 fn belongs_to(namespace: &str, prefix: &str) -> bool {
