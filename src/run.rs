@@ -20,7 +20,7 @@ use atalho_engine::next_hops::NextHops;
 use atalho_engine::pipeline::{Engine, EngineParts};
 use atalho_engine::tables::Tables;
 use atalho_hwconf::{Plan, Wishes, WorkerCount};
-use atalho_slowpath::{Bell, Limits, Parts, SlowPath};
+use atalho_slowpath::{Bell, Limits, Parts, SlowPath, SlowPathCounters};
 use atalho_sys::bpf::{Folder, Grace, Kernel, Setup, Sizes, XskPort};
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::mmap::SharedArray;
@@ -120,18 +120,29 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         },
         Limits::default(),
     );
-    let bell = slow.bell();
+    let (bell, slow_counters) = (slow.bell(), slow.counters());
     let handles = start_workers(&config, &plan, &prepared, &mut kernel, &joints, &queues, &doorbells, &bell)?;
     let slow_thread = start_slow_path(slow, &joints.stop)?;
-    let control =
-        start_control(arguments, config, prepared, kernel, &joints, &handles, wake, &bell, grace, neighbour_requests)?;
+    let control = start_control(
+        arguments,
+        config,
+        prepared,
+        kernel,
+        &joints,
+        &handles,
+        wake,
+        &bell,
+        slow_counters,
+        grace,
+        neighbour_requests,
+    )?;
 
     let outcome = wait(&mut signals, &handles, &slow_thread);
     control.shutdown();
     joints.stop.store(true, Ordering::SeqCst);
     bell.ring();
     for handle in &handles {
-        let _ = handle.doorbell.ring();
+        handle.doorbell.ring();
     }
     for handle in handles {
         let _ = handle.thread.join();
@@ -204,12 +215,11 @@ fn waker(queues: &[Arc<WorkerQueues>], doorbells: &[Arc<Doorbell>]) -> Arc<dyn F
         if let Some((queues, doorbell)) = both.get(index)
             && queues.is_asleep()
         {
-            let _ = doorbell.ring();
+            doorbell.ring();
         }
     })
 }
 
-#[expect(clippy::too_many_arguments, reason = "hands out every end there is")]
 fn start_workers(
     config: &Config,
     plan: &Plan,
@@ -292,6 +302,7 @@ fn start_control(
     handles: &[WorkerHandle],
     wake: Arc<dyn Fn(usize) + Send + Sync>,
     bell: &Bell,
+    slow_counters: Arc<SlowPathCounters>,
     grace: Grace,
     neighbour_requests: crossbeam::channel::Receiver<IpAddr>,
 ) -> anyhow::Result<Control> {
@@ -318,6 +329,7 @@ fn start_control(
         neighbour_requests,
         published: Arc::new(move || bell.ring()),
         worker_reports: Box::new(move || reports::read(&readable, started)),
+        slow_path_report: Box::new(move || reports::read_slow_path(&slow_counters)),
         kernel_grace: Box::new(move || grace.wait().map_err(|error| error.to_string())),
     })?)
 }
