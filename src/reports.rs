@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use atalho_control::report::{FrameBooks, WorkerReport, XdpCounts};
+use atalho_control::report::{FrameBooks, SlowPathReport, WorkerReport, XdpCounts};
 use atalho_engine::counters::Counters;
 use atalho_engine::handoff::WorkerQueues;
+use atalho_slowpath::SlowPathCounters;
 use atalho_sys::xsk::{Side, XskStatistics};
 use atalho_worker::WorkerStats;
 
@@ -51,6 +52,18 @@ fn report(worker: &Readable, started: Instant) -> WorkerReport {
             total: u64::from(frames.total),
         }],
         xdp: [xdp(Side::Uplink, "uplink"), xdp(Side::Funnel, "funnel")].into_iter().flatten().collect(),
+    }
+}
+
+/// What became of the punted since the start.
+pub fn read_slow_path(counters: &SlowPathCounters) -> SlowPathReport {
+    let books = counters.books();
+    SlowPathReport {
+        punted: books.punted,
+        resumed: books.resumed,
+        waiting: books.waiting,
+        answered: books.answered,
+        dropped: books.dropped,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use atalho_engine::verdict::{DropReason, PuntReason};
 
-use crate::report::WorkerReport;
+use crate::report::{SlowPathReport, WorkerReport};
 use crate::shared::{Times, bucket_bound_s};
 use crate::status::Collector;
 
@@ -53,6 +53,7 @@ fn escape(value: &str) -> String {
 pub fn page(collector: &Collector) -> String {
     let mut page = Page(String::with_capacity(16 << 10));
     workers(&mut page, &(collector.reports)());
+    slow_path(&mut page, &(collector.slow_path)());
 
     page.head("atalho_kernel_packets_total", "counter", "Packets by what the kernel programs did with them.");
     for (name, _, value) in collector.kernel_counters().unwrap_or_default() {
@@ -152,6 +153,26 @@ fn workers(page: &mut Page, reports: &[WorkerReport]) {
             page.line("atalho_punted_packets_total", &labels, report.punts[*reason as usize]);
         }
     }
+}
+
+fn slow_path(page: &mut Page, report: &SlowPathReport) {
+    let answered = "atalho_slow_path_answered_packets_total";
+    page.head(answered, "counter", "Punted packets that were answered, by the reason of the punt.");
+    for reason in PuntReason::ALL {
+        page.line(answered, &[("reason", reason.name())], report.answered[*reason as usize]);
+    }
+    let dropped = "atalho_slow_path_dropped_packets_total";
+    page.head(dropped, "counter", "Punted packets that were dropped, by reason.");
+    for reason in DropReason::ALL {
+        page.line(dropped, &[("reason", reason.name())], report.dropped[*reason as usize]);
+    }
+    page.single(
+        "atalho_slow_path_resumed_packets_total",
+        "counter",
+        "Punted packets that went on once their neighbour was known.",
+        report.resumed,
+    );
+    page.single("atalho_slow_path_waiting_packets", "gauge", "Packets that wait for a neighbour.", report.waiting);
 }
 
 #[cfg(test)]

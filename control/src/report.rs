@@ -33,6 +33,25 @@ impl WorkerReport {
     }
 }
 
+/// How the packets ended that workers handed over: `punted = answered + resumed + waiting + dropped`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlowPathReport {
+    pub punted: u64,
+    /// Back in the pipeline, and counted there.
+    pub resumed: u64,
+    /// Waiting for a neighbour now; the only count that shrinks.
+    pub waiting: u64,
+    pub answered: [u64; PuntReason::COUNT],
+    pub dropped: [u64; DropReason::COUNT],
+}
+
+impl Default for SlowPathReport {
+    fn default() -> Self {
+        let (answered, dropped) = ([0; PuntReason::COUNT], [0; DropReason::COUNT]);
+        Self { punted: 0, resumed: 0, waiting: 0, answered, dropped }
+    }
+}
+
 /// Where the frames of a port's memory are. `fill + rx + held + tx + completion + free = total`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameBooks {

@@ -22,7 +22,7 @@ use crate::http::{self, Service};
 use crate::manifests::{Manifests, Watch};
 use crate::node::{Prepared, follow};
 use crate::publish::{Inputs, Parts, Publisher};
-use crate::report::WorkerReport;
+use crate::report::{SlowPathReport, WorkerReport};
 use crate::shared::{Part, Shared};
 use crate::status::{Collector, RATES_OVER, Rates};
 use crate::watch::{self, Feed, KINDS};
@@ -67,6 +67,7 @@ pub struct ControlOptions {
     /// Neighbours on the uplink that packets ask for.
     pub neighbour_requests: crossbeam::channel::Receiver<IpAddr>,
     pub worker_reports: Box<dyn Fn() -> Vec<WorkerReport> + Send + Sync>,
+    pub slow_path_report: Box<dyn Fn() -> SlowPathReport + Send + Sync>,
     /// Blocks until the kernel's programs have left what they read before.
     pub kernel_grace: Box<dyn FnMut() -> Result<(), String> + Send>,
 }
@@ -111,6 +112,7 @@ impl Control {
             node: options.node_name.clone(),
             shared: shared.clone(),
             reports: options.worker_reports,
+            slow_path: options.slow_path_report,
             table: options.table,
             flows_max: options.flows_max,
             dataplane: dataplane.clone(),

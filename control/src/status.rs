@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::dataplane::Dataplane;
 use crate::model::Refusal;
-use crate::report::{FrameBooks, WorkerReport, XdpCounts};
+use crate::report::{FrameBooks, SlowPathReport, WorkerReport, XdpCounts};
 use crate::server::{self, AskError};
 use crate::shared::{Shared, Summary};
 
@@ -42,6 +42,9 @@ pub struct Status {
     /// By reason, those that happened.
     pub drops: BTreeMap<String, u64>,
     pub punts: BTreeMap<String, u64>,
+    /// What became of the punted.
+    #[serde(default)]
+    pub slow_path: SlowPathStatus,
     /// The kernel programs' counters, by name; null with an explanation in `faults` where they cannot be read.
     pub kernel: BTreeMap<String, u64>,
     /// Snapshots.
@@ -58,6 +61,19 @@ pub struct Status {
     pub unresolved: Vec<String>,
     pub flows_ended: u64,
     pub flows_evicted: u64,
+}
+
+/// `punted = answered + resumed + waiting + dropped`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowPathStatus {
+    pub punted: u64,
+    pub resumed: u64,
+    /// Packets that wait for a neighbour now.
+    pub waiting: u64,
+    /// By the reason of the punt, those that happened.
+    pub answered: BTreeMap<String, u64>,
+    /// By reason, those that happened. Workers count these packets as punted.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,6 +100,7 @@ pub struct Collector {
     pub node: String,
     pub shared: Arc<Shared>,
     pub reports: Box<dyn Fn() -> Vec<WorkerReport> + Send + Sync>,
+    pub slow_path: Box<dyn Fn() -> SlowPathReport + Send + Sync>,
     pub table: ConnTable,
     pub flows_max: u64,
     pub dataplane: Arc<Mutex<Box<dyn Dataplane>>>,
@@ -166,6 +183,7 @@ impl Collector {
             originated: sum(|r| r.originated),
             drops: drops_of(&reports),
             punts: punts_of(&reports),
+            slow_path: slow_path_status(&(self.slow_path)()),
             kernel,
             published: shared.snapshots,
             change_to_published_ms: shared.change_to_published.summary(),
@@ -183,13 +201,14 @@ impl Collector {
         }
     }
 
-    /// Every drop with its text, workers' and kernel's.
+    /// Every drop with its text, of workers and slow path together, and the kernel's.
     pub fn drops(&self) -> Value {
-        let reports = (self.reports)();
-        let workers: Vec<Value> = DropReason::ALL
+        let (reports, slow_path) = ((self.reports)(), (self.slow_path)());
+        let drops: Vec<Value> = DropReason::ALL
             .iter()
             .map(|reason| {
-                let packets: u64 = reports.iter().map(|r| r.dropped[*reason as usize]).sum();
+                let by_workers: u64 = reports.iter().map(|r| r.dropped[*reason as usize]).sum();
+                let packets = by_workers + slow_path.dropped[*reason as usize];
                 json!({"reason": reason.name(), "text": reason.text(), "packets": packets})
             })
             .filter(|row| row["packets"] != 0)
@@ -201,7 +220,7 @@ impl Collector {
             .filter(|(_, text, packets)| *packets > 0 && text.contains("dropped"))
             .map(|(name, text, packets)| json!({"reason": name, "text": text, "packets": packets}))
             .collect();
-        json!({"drops": workers, "kernel": kernel})
+        json!({"drops": drops, "kernel": kernel})
     }
 
     /// Tracked connections, at most `limit` of them.
@@ -249,13 +268,31 @@ fn worker_status(report: &WorkerReport, (pps, busy_percent): (u64, f64)) -> Work
 }
 
 fn drops_of(reports: &[WorkerReport]) -> BTreeMap<String, u64> {
-    let of = |reason: &DropReason| reports.iter().map(|r| r.dropped[*reason as usize]).sum::<u64>();
-    DropReason::ALL.iter().map(|r| (r.name().to_owned(), of(r))).filter(|(_, n)| *n > 0).collect()
+    drops_by_name(|reason| reports.iter().map(|r| r.dropped[reason as usize]).sum())
+}
+
+/// Those that happened.
+fn drops_by_name(of: impl Fn(DropReason) -> u64) -> BTreeMap<String, u64> {
+    DropReason::ALL.iter().map(|r| (r.name().to_owned(), of(*r))).filter(|(_, n)| *n > 0).collect()
 }
 
 fn punts_of(reports: &[WorkerReport]) -> BTreeMap<String, u64> {
-    let of = |reason: &PuntReason| reports.iter().map(|r| r.punts[*reason as usize]).sum::<u64>();
-    PuntReason::ALL.iter().map(|r| (r.name().to_owned(), of(r))).filter(|(_, n)| *n > 0).collect()
+    punts_by_name(|reason| reports.iter().map(|r| r.punts[reason as usize]).sum())
+}
+
+/// Those that happened.
+fn punts_by_name(of: impl Fn(PuntReason) -> u64) -> BTreeMap<String, u64> {
+    PuntReason::ALL.iter().map(|r| (r.name().to_owned(), of(*r))).filter(|(_, n)| *n > 0).collect()
+}
+
+fn slow_path_status(report: &SlowPathReport) -> SlowPathStatus {
+    SlowPathStatus {
+        punted: report.punted,
+        resumed: report.resumed,
+        waiting: report.waiting,
+        answered: punts_by_name(|reason| report.answered[reason as usize]),
+        dropped: drops_by_name(|reason| report.dropped[reason as usize]),
+    }
 }
 
 /// What `atalho status` is asked for.
@@ -324,12 +361,23 @@ fn text_of(status: &Status) -> String {
         "packets   received {} = forwarded {} + punted {} + dropped {}; answers of our own {}",
         status.received, status.forwarded, status.punted, status.dropped, status.originated
     );
-    for (title, counts) in [("drops", &status.drops), ("punts", &status.punts), ("kernel", &status.kernel)] {
+    let slow_path = &status.slow_path;
+    let lists = [
+        ("drops", &status.drops),
+        ("punts", &status.punts),
+        ("answered", &slow_path.answered),
+        ("given up", &slow_path.dropped),
+        ("kernel", &status.kernel),
+    ];
+    for (title, counts) in lists {
         let mut title = title;
         for (name, count) in counts.iter().filter(|(_, count)| **count > 0) {
             let _ = writeln!(s, "{title:<9} {count:>12}  {name}");
             title = "";
         }
+    }
+    if slow_path.waiting > 0 {
+        let _ = writeln!(s, "waiting   {:>12}  for a neighbour", slow_path.waiting);
     }
     let _ = writeln!(s, "\nworker  core  queues       packets/s   busy %      received     forwarded       dropped");
     for (i, worker) in status.workers.iter().enumerate() {
@@ -423,6 +471,13 @@ mod tests {
             node: "node-a".into(),
             shared: Arc::default(),
             reports: Box::new(|| vec![report()]),
+            slow_path: Box::new(|| {
+                let mut of = SlowPathReport { punted: 9, waiting: 4, ..SlowPathReport::default() };
+                of.answered[PuntReason::EchoToVip as usize] = 3;
+                of.dropped[DropReason::NeighbourTimeout as usize] = 1;
+                of.dropped[DropReason::NoRoute as usize] = 1;
+                of
+            }),
             table: ConnTable::in_memory(64, &[1; atalho_layout::SECRET_WORDS]),
             flows_max: 64,
             dataplane: Arc::new(Mutex::new(Box::new(NoKernel))),
@@ -469,13 +524,19 @@ mod tests {
         assert_eq!(value["refused"][0]["source"], "a.yaml:7");
         assert_eq!(value["drops"], json!({"no_route": 3}));
         assert_eq!(value["received"], 110);
+        let slow_path = &value["slow_path"];
+        assert_eq!((&slow_path["punted"], &slow_path["waiting"]), (&json!(9), &json!(4)));
+        assert_eq!(slow_path["answered"], json!({"echo_to_vip": 3}));
+        assert_eq!(slow_path["dropped"], json!({"neighbour_timeout": 1, "no_route": 1}));
         assert_eq!(value["api"], Value::Null);
         for field in ["core", "queues", "pps", "busy_percent"] {
             assert!(value["workers"][0].get(field).is_some(), "workers[].{field} is missing");
         }
         // What the daemon writes, the client reads.
         let text = text_of(&serde_json::from_value(value).unwrap());
-        assert!(text.contains("node-a: degraded") && text.contains("no_route") && text.contains("a.yaml:7"), "{text}");
+        for part in ["node-a: degraded", "no_route", "a.yaml:7", "neighbour_timeout", "4  for a neighbour"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
     }
 
     #[test]
@@ -495,7 +556,8 @@ mod tests {
     fn a_drop_comes_with_its_text() {
         let drops = collector().drops();
         assert_eq!(drops["drops"][0]["reason"], "no_route");
-        assert_eq!(drops["drops"][0]["packets"], 3);
+        assert_eq!(drops["drops"][0]["packets"], 4, "three of a worker and one of the slow path");
+        assert_eq!(drops["drops"][1]["reason"], "neighbour_timeout");
         assert!(drops["kernel"].as_array().is_some_and(|rows| !rows.is_empty()));
     }
 }

@@ -43,6 +43,8 @@ pub struct Status {
     pub punted: u64,
     pub dropped: u64,
     pub drops: BTreeMap<String, u64>,
+    pub slow_path: SlowPathStatus,
+    pub flows_evicted: u64,
     /// Packets of our own making, by the slow path.
     pub originated: u64,
     /// Counters of the kernel programs.
@@ -52,6 +54,25 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     pub refused: Vec<serde_json::Value>,
     pub api: Option<serde_json::Value>,
+}
+
+/// What became of the punted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SlowPathStatus {
+    pub punted: u64,
+    pub resumed: u64,
+    pub waiting: u64,
+    pub answered: BTreeMap<String, u64>,
+    pub dropped: BTreeMap<String, u64>,
+}
+
+impl SlowPathStatus {
+    /// Every punted packet ended in one place.
+    pub fn is_even(&self) -> bool {
+        let [answered, dropped] = [&self.answered, &self.dropped].map(|counts| counts.values().sum::<u64>());
+        self.punted == answered + self.resumed + self.waiting + dropped
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use atalho_control::config::Config;
 use atalho_control::dataplane::{Dataplane, InForce};
 use atalho_control::node::{PrepareOptions, prepare};
-use atalho_control::report::WorkerReport;
+use atalho_control::report::{SlowPathReport, WorkerReport};
 use atalho_control::server;
 use atalho_control::start::{Control, ControlOptions, Source};
 use atalho_engine::conntrack::{ConnTable, Direction, Epochs, NewConnection, Rewrite};
@@ -160,6 +160,7 @@ impl Bench {
             dataplane: Box::new(self.kernel.clone()),
             neighbour_requests: self.requests.clone(),
             worker_reports: Box::new(|| vec![report()]),
+            slow_path_report: Box::new(SlowPathReport::default),
             kernel_grace: Box::new(|| Ok(())),
         })
         .map_err(|error| error.to_string())
