@@ -161,7 +161,7 @@ struct Joints {
 }
 
 fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ATALHO_LOG").unwrap_or_else(|_| "info,kube=warn".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ATALHO_LOG").unwrap_or_else(|_| "info,kube=off".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
