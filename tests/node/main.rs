@@ -3,8 +3,10 @@
 //! Each test has a lab of its own. Those that load the machine take turns; those that only start and refuse do not.
 //! Without root everything here fails; `ATALHO_SKIP_ROOT_TESTS=1` skips it, and says so.
 
+mod answers;
 mod api_server;
 mod books;
+mod full;
 mod idle;
 mod junk;
 mod lab_run;
@@ -14,4 +16,6 @@ mod refusals;
 mod restart;
 mod support;
 mod traffic;
+mod two_nodes;
 mod uninstall;
+mod why;

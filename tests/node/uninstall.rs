@@ -10,7 +10,7 @@ use atalho_benches::lab::session::Session;
 
 use crate::support::{atalho, ready, skipped, turn};
 
-fn uninstall(session: &Session) {
+pub fn uninstall(session: &Session) {
     let config = session.plan().folder().join("atalho.toml");
     let output = Command::new("nsenter")
         .arg(format!("--net=/run/netns/{}", session.plan().node()))
