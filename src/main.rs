@@ -4,6 +4,7 @@ mod kernel_side;
 mod reports;
 mod run;
 mod uninstall;
+mod workers;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -2,11 +2,10 @@
 //! waits for a signal. Nothing here touches a packet or an object: this file hands out the ends.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
@@ -14,44 +13,30 @@ use atalho_control::config::{Config, PodNetwork};
 use atalho_control::node::{PrepareOptions, Prepared};
 use atalho_control::start::{Control, ControlOptions, Source};
 use atalho_engine::conntrack::{ConnTable, Epochs, Geometry, TableMemory};
-use atalho_engine::counters::Counters;
 use atalho_engine::handoff::WorkerQueues;
 use atalho_engine::next_hops::NextHops;
-use atalho_engine::pipeline::{Engine, EngineParts};
 use atalho_engine::tables::Tables;
 use atalho_hwconf::{Plan, Wishes, WorkerCount};
 use atalho_slowpath::{Bell, Limits, Parts, SlowPath, SlowPathCounters};
-use atalho_sys::bpf::{Folder, Grace, Kernel, Setup, Sizes, XskPort};
+use atalho_sys::bpf::{Folder, Grace, Kernel, Setup, Sizes};
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::mmap::SharedArray;
-use atalho_sys::xsk::{self, OpenOptions, QueueOf, Side};
-use atalho_sys::{check, ethtool, prefetch, random};
-use atalho_worker::port::PortState;
-use atalho_worker::{Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort as WorkerPort};
+use atalho_sys::{check, ethtool, random};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::RunArguments;
 use crate::kernel_side::KernelSide;
 use crate::reports::{self, Readable};
+use crate::workers::{self, WorkerHandle};
 
 /// Next hops of a node: its pods and its neighbours on the uplink, with room for those that went.
 const NEXT_HOPS: u32 = 16_384;
 /// Buffers between a worker and the slow path.
 const HANDOFF_BUFFERS: usize = 256;
-/// A worker that is awake and makes no turn for this long is hung.
-const HUNG_AFTER: Duration = Duration::from_secs(10);
-const SIGNAL_POLL: Duration = Duration::from_millis(200);
 
 /// What the configuration asks of the plan.
 pub fn wishes(config: &Config) -> Wishes {
     Wishes { workers: config.worker.count.map_or(WorkerCount::Auto, WorkerCount::Fixed) }
-}
-
-/// One worker, as the threads beside it see it.
-struct WorkerHandle {
-    readable: Readable,
-    doorbell: Arc<Doorbell>,
-    thread: JoinHandle<()>,
 }
 
 /// Runs the node until SIGTERM or SIGINT. An error is what kept it from starting, or why it had to end.
@@ -121,7 +106,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         Limits::default(),
     );
     let (bell, slow_counters) = (slow.bell(), slow.counters());
-    let handles = start_workers(&config, &plan, &prepared, &mut kernel, &joints, &queues, &doorbells, &bell)?;
+    let handles = workers::start(&config, &plan, &prepared, &mut kernel, &joints, &queues, &doorbells, &bell)?;
     let slow_thread = start_slow_path(slow, &joints.stop)?;
     let control = start_control(
         arguments,
@@ -137,7 +122,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         neighbour_requests,
     )?;
 
-    let outcome = wait(&mut signals, &handles, &slow_thread);
+    let outcome = workers::watch(&mut signals, &handles, &slow_thread);
     control.shutdown();
     joints.stop.store(true, Ordering::SeqCst);
     bell.ring();
@@ -152,12 +137,12 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
 }
 
 /// What every part shares.
-struct Joints {
-    stop: Arc<AtomicBool>,
-    snapshot: Arc<ArcSwap<Tables>>,
-    epochs: Arc<Epochs>,
-    table: ConnTable,
-    next_hops: NextHops,
+pub struct Joints {
+    pub stop: Arc<AtomicBool>,
+    pub snapshot: Arc<ArcSwap<Tables>>,
+    pub epochs: Arc<Epochs>,
+    pub table: ConnTable,
+    pub next_hops: NextHops,
 }
 
 fn start_log() {
@@ -220,70 +205,6 @@ fn waker(queues: &[Arc<WorkerQueues>], doorbells: &[Arc<Doorbell>]) -> Arc<dyn F
     })
 }
 
-fn start_workers(
-    config: &Config,
-    plan: &Plan,
-    prepared: &Prepared,
-    kernel: &mut Kernel,
-    joints: &Joints,
-    queues: &[Arc<WorkerQueues>],
-    doorbells: &[Arc<Doorbell>],
-    bell: &Bell,
-) -> anyhow::Result<Vec<WorkerHandle>> {
-    let mut handles = Vec::new();
-    for (index, line) in plan.lines.iter().enumerate() {
-        let opened = xsk::open(&OpenOptions::new(
-            QueueOf { interface: prepared.uplink.name.clone(), queue: line.queue },
-            QueueOf { interface: prepared.f0.name.clone(), queue: index as u32 },
-            u32::from(prepared.uplink.mtu.max(prepared.f1.mtu)),
-        ))?;
-        kernel.set_xsk(XskPort::Uplink, line.queue, opened.uplink.as_fd())?;
-        kernel.set_xsk(XskPort::Funnel, index as u32, opened.funnel.as_fd())?;
-        let counters = Arc::new(Counters::default());
-        let engine = Engine::new(EngineParts {
-            worker: index as u8,
-            table: joints.table,
-            epochs: joints.epochs.clone(),
-            next_hops: joints.next_hops,
-            counters: counters.clone(),
-            prefetch: prefetch::line,
-            seed: random::words64::<1>().context("draw a worker's seed")?[0],
-        });
-        let sockets = [opened.uplink.statistics_reader()?, opened.funnel.statistics_reader()?].map(Some);
-        let stats = Arc::new(WorkerStats::new(index, Some(line.core as usize), sockets));
-        let options = WorkerOptions {
-            index,
-            workers: plan.lines.len(),
-            core: Some(line.core as usize),
-            spin: config.worker.spin_us.map_or(Spin::Always, Spin::Micros),
-            uplink_ifindex: prepared.uplink.ifindex,
-        };
-        let ring_slow_path = bell.clone();
-        let worker = Worker::new(
-            options,
-            WorkerParts {
-                pool: opened.pool,
-                uplink: WorkerPort::new(opened.uplink),
-                funnel: WorkerPort::new(opened.funnel),
-                engine,
-                epochs: joints.epochs.clone(),
-                queues: queues[index].clone(),
-                snapshot: joints.snapshot.clone(),
-                ring_slow_path: Box::new(move || ring_slow_path.ring()),
-                doorbell: doorbells[index].clone(),
-                stats: stats.clone(),
-            },
-        );
-        tracing::info!(worker = index, core = line.core, queue = line.queue, reason = line.reason, "worker");
-        handles.push(WorkerHandle {
-            readable: Readable { core: line.core, queue: line.queue, queues: queues[index].clone(), counters, stats },
-            doorbell: doorbells[index].clone(),
-            thread: worker.spawn(joints.stop.clone()).context("start a worker's thread")?,
-        });
-    }
-    Ok(handles)
-}
-
 fn start_slow_path(slow: SlowPath, stop: &Arc<AtomicBool>) -> anyhow::Result<JoinHandle<()>> {
     let stop = stop.clone();
     std::thread::Builder::new()
@@ -332,42 +253,4 @@ fn start_control(
         slow_path_report: Box::new(move || reports::read_slow_path(&slow_counters)),
         kernel_grace: Box::new(move || grace.wait().map_err(|error| error.to_string())),
     })?)
-}
-
-/// Waits for a signal; watches that no thread is dead or hung meanwhile.
-fn wait(
-    signals: &mut signal_hook::iterator::Signals,
-    handles: &[WorkerHandle],
-    slow_thread: &JoinHandle<()>,
-) -> anyhow::Result<()> {
-    let mut progress: Vec<(u64, Instant)> = handles.iter().map(|_| (0, Instant::now())).collect();
-    loop {
-        if signals.pending().next().is_some() {
-            tracing::info!("ending; table, links and counters stay pinned for the successor");
-            return Ok(());
-        }
-        if slow_thread.is_finished() {
-            bail!("the slow path's thread has ended; its error stands above. Start the daemon again");
-        }
-        for (handle, (last, since)) in handles.iter().zip(&mut progress) {
-            let worker = &handle.readable;
-            let turns = worker.stats.turns();
-            if turns != *last || worker.queues.is_asleep() {
-                (*last, *since) = (turns, Instant::now());
-            } else if since.elapsed() > HUNG_AFTER {
-                bail!(
-                    "the worker on core {} has made no turn for {HUNG_AFTER:?}; ending, so that the supervisor starts it anew",
-                    worker.core
-                );
-            }
-            for (side, name) in [(Side::Uplink, "uplink"), (Side::Funnel, "funnel")] {
-                if worker.stats.port_state(side) == PortState::Gone {
-                    bail!(
-                        "the {name}'s interface was deleted; ending, so that the supervisor starts anew when it is back"
-                    );
-                }
-            }
-        }
-        std::thread::sleep(SIGNAL_POLL);
-    }
 }
