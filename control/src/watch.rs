@@ -8,15 +8,12 @@
 pub mod relist;
 
 use std::fmt::Debug;
-use std::hash::Hash;
 use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::api::{ListParams, WatchParams};
+use futures::stream::BoxStream;
+use kube::api::{ApiResource, DynamicObject, ListParams, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_resource};
@@ -24,6 +21,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use crate::model::api::{EndpointSlice, Node, Pod, Service, ServiceCidr};
 use crate::model::{Change, Kind, Object, Refusal};
 use relist::Relist;
 
@@ -93,85 +91,106 @@ pub fn start(server: &Server, node: &str, feed: &mpsc::Sender<Feed>) {
     follow::<EndpointSlice>(Kind::EndpointSlice, server, all.clone(), feed);
     follow::<Pod>(Kind::Pod, server, ours, feed);
     follow::<Node>(Kind::Node, server, all.clone(), feed);
-    follow::<ServiceCIDR>(Kind::ServiceCidr, server, all, feed);
+    follow::<ServiceCidr>(Kind::ServiceCidr, server, all, feed);
 }
 
 fn follow<K>(kind: Kind, server: &Server, config: watcher::Config, feed: &mpsc::Sender<Feed>)
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    K::DynamicType: Default + Eq + Hash + Clone + Debug + Unpin,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     Object: From<K>,
 {
-    let api = Api::<K>::all(server.client.clone());
-    let url = server.url.clone();
-    let feed = feed.clone();
-    tokio::spawn(async move {
-        let mut events = std::pin::pin!(watch_resource(api.clone(), config).default_backoff());
-        let mut relist = Relist::default();
-        let mut listed = false;
-        let mut trouble = false;
-        loop {
-            let event = tokio::select! {
-                event = events.next() => event,
-                // A watch that goes on where it stopped says nothing until an object changes: ask whether it works again.
-                () = answers(&api), if trouble => {
-                    trouble = false;
-                    if feed.send(Feed::Well(kind)).await.is_err() {
-                        return;
-                    }
-                    continue;
+    let watched = watch_resource(Api::<K>::all(server.client.clone()), config).default_backoff();
+    let events = watched.map(|event| event.map(of_any_kind)).boxed();
+    // Only metadata is asked of it, and that is the same for all: one type, compiled once.
+    let probe = Api::<DynamicObject>::all_with(server.client.clone(), &ApiResource::erase::<K>(&()));
+    tokio::spawn(hand_over(kind, server.url.clone(), events, probe, feed.clone()));
+}
+
+fn of_any_kind<K>(event: Event<K>) -> Event<Object>
+where
+    Object: From<K>,
+{
+    match event {
+        Event::Apply(object) => Event::Apply(object.into()),
+        Event::Delete(object) => Event::Delete(object.into()),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(object.into()),
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+/// Turns a watch's events into what `feed` is told, until its receiver is gone.
+async fn hand_over(
+    kind: Kind,
+    url: String,
+    mut events: BoxStream<'static, watcher::Result<Event<Object>>>,
+    probe: Api<DynamicObject>,
+    feed: mpsc::Sender<Feed>,
+) {
+    let mut relist = Relist::default();
+    let mut listed = false;
+    let mut trouble = false;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            // A watch that goes on where it stopped says nothing until an object changes: ask whether it works again.
+            () = answers(&probe), if trouble => {
+                trouble = false;
+                if feed.send(Feed::Well(kind)).await.is_err() {
+                    return;
                 }
-            };
-            let Some(event) = event else { return };
-            let works = !matches!(event, Err(_) | Ok(Event::Init));
-            if works && std::mem::take(&mut trouble) && feed.send(Feed::Well(kind)).await.is_err() {
-                return;
+                continue;
             }
-            let mut completes = false;
-            let changes = match event {
-                Ok(Event::Init) => {
-                    relist.begin();
-                    Vec::new()
-                }
-                Ok(Event::InitApply(object)) => {
-                    relist.buffer(Object::from(object));
-                    Vec::new()
-                }
-                Ok(Event::InitDone) => {
-                    completes = !std::mem::replace(&mut listed, true);
-                    relist.finish()
-                }
-                Ok(Event::Apply(object)) => vec![relist.put(Object::from(object))],
-                Ok(Event::Delete(object)) => vec![relist.delete(&Object::from(object).key())],
-                Err(error) if kind == Kind::ServiceCidr && status_code(&error) == Some(404) => {
-                    // Before Kubernetes 1.33 there is no such resource; the configuration then names the ranges.
-                    if !std::mem::replace(&mut listed, true) {
-                        tracing::info!("the API server has no ServiceCIDR objects; set [cluster] service_cidrs");
-                        completes = true;
-                    }
-                    Vec::new()
-                }
-                Err(error) => {
-                    trouble = true;
-                    let text = explain(kind, &url, &error);
-                    if feed.send(Feed::Trouble(kind, text)).await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
-            };
-            if !changes.is_empty() && feed.send(Feed::Changes(changes)).await.is_err() {
-                return;
-            }
-            if completes && feed.send(Feed::Listed(kind)).await.is_err() {
-                return;
-            }
+        };
+        let Some(event) = event else { return };
+        let works = !matches!(event, Err(_) | Ok(Event::Init));
+        if works && std::mem::take(&mut trouble) && feed.send(Feed::Well(kind)).await.is_err() {
+            return;
         }
-    });
+        let mut completes = false;
+        let changes = match event {
+            Ok(Event::Init) => {
+                relist.begin();
+                Vec::new()
+            }
+            Ok(Event::InitApply(object)) => {
+                relist.buffer(object);
+                Vec::new()
+            }
+            Ok(Event::InitDone) => {
+                completes = !std::mem::replace(&mut listed, true);
+                relist.finish()
+            }
+            Ok(Event::Apply(object)) => vec![relist.put(object)],
+            Ok(Event::Delete(object)) => vec![relist.delete(&object.key())],
+            Err(error) if kind == Kind::ServiceCidr && status_code(&error) == Some(404) => {
+                // Before Kubernetes 1.33 there is no such resource; the configuration then names the ranges.
+                if !std::mem::replace(&mut listed, true) {
+                    tracing::info!("the API server has no ServiceCIDR objects; set [cluster] service_cidrs");
+                    completes = true;
+                }
+                Vec::new()
+            }
+            Err(error) => {
+                trouble = true;
+                let text = explain(kind, &url, &error);
+                if feed.send(Feed::Trouble(kind, text)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        if !changes.is_empty() && feed.send(Feed::Changes(changes)).await.is_err() {
+            return;
+        }
+        if completes && feed.send(Feed::Listed(kind)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Returns once the API server lets us list and watch this resource again.
-async fn answers<K: Clone + DeserializeOwned + Debug>(api: &Api<K>) {
+async fn answers(api: &Api<DynamicObject>) {
     loop {
         tokio::time::sleep(RETRY_AFTER).await;
         let one = ListParams::default().limit(1);

@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
+use crate::model::api::{EndpointSlice, Node, Pod, Service, ServiceCidr};
 use crate::model::{Object, Refusal, Source};
 
 /// Standard kinds that ask nothing of a node's dataplane; manifests of whole applications are full of them.
@@ -314,7 +312,7 @@ fn typed(head: &Head, reading: impl Reading) -> Result<Option<Object>, Problem> 
         Some("EndpointSlice") => read::<EndpointSlice>(head, reading, "discovery.k8s.io/v1"),
         Some("Pod") => read::<Pod>(head, reading, "v1"),
         Some("Node") => read::<Node>(head, reading, "v1"),
-        Some("ServiceCIDR") => read::<ServiceCIDR>(head, reading, "networking.k8s.io/v1"),
+        Some("ServiceCIDR") => read::<ServiceCidr>(head, reading, "networking.k8s.io/v1"),
         Some(kind) if NO_CONCERN.contains(&kind) => Ok(None),
         Some(kind) if NOT_YET.contains(&kind) => Err(Problem::new(
             format!("kind {kind} is not in force: this version does not know it"),

@@ -102,6 +102,32 @@ fn what_cannot_be_read_is_refused_by_name_and_line_and_the_rest_works() {
     assert_eq!(refused.len(), 7, "{refused:#?}");
 }
 
+#[test]
+fn what_is_read_must_have_its_type_and_nothing_else_matters() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  managedFields: 7\nspec:\n  containers: {no: list}\n  nodeName: null\n";
+    let wrong_pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: q}\nspec:\n  hostNetwork: [maybe]\n";
+    let wrong_node = "apiVersion: v1\nkind: Node\nmetadata: {name: n}\nspec:\n  podCIDRs:\n  - {a: b}\n";
+    let wrong_label = "apiVersion: v1\nkind: Service\nmetadata:\n  name: s\n  labels:\n    a: [b]\n";
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: e}\naddressType: IPv4\nendpoints: null\nports: null\n";
+    fs::write(folder.path().join("a.yaml"), [pod, wrong_pod, wrong_node, wrong_label, slice].join("---\n")).unwrap();
+    let items = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "m"}, "status": {"addresses": "none"}}"#;
+    fs::write(folder.path().join("b.json"), format!(r#"{{"apiVersion": "v1", "kind": "List", "items": [{items}]}}"#))
+        .unwrap();
+    let loaded = Manifests::new(folder.path()).reload().unwrap();
+    assert_eq!(shown(&loaded), ["put Pod default/p a.yaml:1", "put EndpointSlice default/e a.yaml:30"]);
+    let refused = refused(&loaded);
+    for (found, start) in refused.iter().zip([
+        "a.yaml:14: Pod default/q: cannot be read: ",
+        "a.yaml:21: Node n: cannot be read: ",
+        "a.yaml:28: Service default/s: cannot be read: ",
+        "b.json:1: Node m: cannot be read: ",
+    ]) {
+        assert!(found.starts_with(start) && found.ends_with(FIX), "{found}\nwanted: {start} ... {FIX}");
+    }
+    assert_eq!(refused.len(), 4, "{refused:#?}");
+}
+
 const FIX: &str = "its last good version stays in force; correct the file and save it";
 
 #[test]

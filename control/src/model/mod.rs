@@ -7,6 +7,7 @@
 //!
 //! What this does not do: it never asks anybody; watches and files feed it [`Change`]s.
 
+pub mod api;
 mod node;
 mod object;
 mod service;
@@ -265,12 +266,7 @@ impl Model {
         self.refused.extend(renewed);
     }
 
-    fn put_slice(
-        &mut self,
-        key: &Key,
-        slice: &k8s_openapi::api::discovery::v1::EndpointSlice,
-        source: &Source,
-    ) -> Result<(), Fault> {
+    fn put_slice(&mut self, key: &Key, slice: &api::EndpointSlice, source: &Source) -> Result<(), Fault> {
         let names = &mut self.names;
         let (mut slice, faults) = Slice::new(slice, &mut |text: &str| intern_in(names, text))?;
         match faults.is_empty() {

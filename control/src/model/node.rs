@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
 
+use super::api;
 use super::object::Fault;
 
 /// The taint by which the cluster autoscaler announces a node's end.
@@ -35,7 +35,7 @@ pub struct PodObject {
 }
 
 impl NodeObject {
-    pub(crate) fn new(node: &core::Node) -> Result<Self, Fault> {
+    pub(crate) fn new(node: &api::Node) -> Result<Self, Fault> {
         let spec = node.spec.clone().unwrap_or_default();
         let mut reduced = Self {
             deleting: node.metadata.deletion_timestamp.is_some(),
@@ -59,7 +59,7 @@ impl NodeObject {
 }
 
 impl PodObject {
-    pub(crate) fn new(pod: &core::Pod) -> Result<Self, Fault> {
+    pub(crate) fn new(pod: &api::Pod) -> Result<Self, Fault> {
         let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
         let mut addresses = Vec::new();
         if !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
@@ -84,7 +84,7 @@ impl PodObject {
 }
 
 /// The ranges of a ServiceCIDR.
-pub(crate) fn service_cidrs(object: &networking::ServiceCIDR) -> Result<Vec<IpNet>, Fault> {
+pub(crate) fn service_cidrs(object: &api::ServiceCidr) -> Result<Vec<IpNet>, Fault> {
     let spec = object.spec.clone().unwrap_or_default();
     cidrs("spec.cidrs", &spec.cidrs.unwrap_or_default())
 }

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
+
+use super::api::{EndpointSlice, Node, Pod, Service, ServiceCidr};
 
 /// The kinds that the model knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,14 +64,14 @@ impl fmt::Display for Key {
     }
 }
 
-/// An object as Kubernetes has it.
+/// An object as Kubernetes has it, with what is read of it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
     Pod(Box<Pod>),
     Node(Box<Node>),
-    ServiceCidr(Box<ServiceCIDR>),
+    ServiceCidr(Box<ServiceCidr>),
 }
 
 impl Object {
@@ -93,7 +92,7 @@ macro_rules! from_kind {
     };
 }
 
-from_kind!(Service => Service, EndpointSlice => EndpointSlice, Pod => Pod, Node => Node, ServiceCIDR => ServiceCidr);
+from_kind!(Service => Service, EndpointSlice => EndpointSlice, Pod => Pod, Node => Node, ServiceCidr => ServiceCidr);
 
 /// Where an object came from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use atalho_engine::flow::Protocol;
-use k8s_openapi::api::core::v1 as api;
 
+use super::api;
 use super::object::Fault;
 
 /// `service.kubernetes.io/headless` on a Service (KEP-2447's companion label) means: no proxy.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use atalho_engine::flow::Protocol;
-use k8s_openapi::api::discovery::v1 as api;
 
+use super::api;
 use super::object::Fault;
 use super::service::{number, protocol, unusable};
 
