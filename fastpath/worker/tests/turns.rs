@@ -256,8 +256,9 @@ fn no_wake_up_is_lost() {
         }
     }
     assert!(from.elapsed() < Duration::from_secs(10), "{:?}", from.elapsed());
+    // Before the end: a worker that is told to stop leaves what came in after its last turn.
+    eventually("every buffer is free again", || bench.queues.free.len() == 16);
     running.end(&bench);
-    assert_eq!(bench.queues.free.len(), 16);
 }
 
 /// A port that loses a frame now and then: it takes it and neither sends nor gives it back.
