@@ -34,8 +34,26 @@ fn the_pipeline_alone_says_what_a_packet_costs_in_one_line_of_json() {
 }
 
 #[test]
+fn every_way_of_handing_out_tables_has_its_price() {
+    let run = Command::new(BENCH).args(["snapshot", "--seconds", "0.9", "-o", "json"]).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(figures.as_array().unwrap().len(), 4);
+    for of in figures.as_array().unwrap() {
+        for figure in ["look_ns", "look_while_published_ns", "publish_ns"] {
+            assert!(of[figure]["median"].as_f64().unwrap() > 0.0, "{of}");
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
-    for arguments in [&["engine", "--flows", "0"][..], &["engine", "--new", "101"], &["--pairs", "0"]] {
+    for arguments in [
+        &["engine", "--flows", "0"][..],
+        &["engine", "--new", "101"],
+        &["snapshot", "--seconds", "0"],
+        &["--pairs", "0"],
+    ] {
         let run = Command::new(BENCH).args(arguments).output().unwrap();
         assert_eq!(run.status.code(), Some(2), "{arguments:?}");
         assert!(!run.stderr.is_empty());

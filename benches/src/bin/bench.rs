@@ -10,6 +10,7 @@ use atalho_benches::bench::agent;
 use atalho_benches::bench::engine::{EngineBench, EngineCase};
 use atalho_benches::bench::live::{self, LiveOptions};
 use atalho_benches::bench::report::{BenchReport, Machine};
+use atalho_benches::bench::snapshot;
 use atalho_benches::lab::signal::Interrupt;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -27,6 +28,8 @@ struct Arguments {
 enum Command {
     /// The pipeline alone, in memory; needs no root.
     Engine(EngineArguments),
+    /// What it costs to publish tables and to look at them; needs no root, but two cores.
+    Snapshot(SnapshotArguments),
     /// Sends and judges inside a namespace (orders on standard input).
     #[command(hide = true)]
     Agent,
@@ -67,6 +70,15 @@ struct EngineArguments {
     output: Output,
 }
 
+#[derive(clap::Args)]
+struct SnapshotArguments {
+    /// How long to measure.
+    #[arg(long, default_value_t = 6.0)]
+    seconds: f64,
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Text,
@@ -77,6 +89,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Engine(arguments)) => engine(&arguments),
+        Some(Command::Snapshot(arguments)) => snapshot(&arguments),
         Some(Command::Agent) => agent::serve().map(|()| true),
         None => run(arguments.run),
     };
@@ -106,6 +119,25 @@ fn engine(arguments: &EngineArguments) -> Result<bool> {
             figures.new_percent,
             figures.packets
         ),
+    }
+    Ok(true)
+}
+
+fn snapshot(arguments: &SnapshotArguments) -> Result<bool> {
+    let SnapshotArguments { seconds, output } = arguments;
+    ensure!((0.1..=600.0).contains(seconds), "--seconds {seconds}: 0.1 to 600");
+    let figures = snapshot::run(Duration::from_secs_f64(*seconds))?;
+    match output {
+        Output::Json => println!("{}", serde_json::to_string(&figures)?),
+        Output::Text => {
+            println!("{:<30} {:>12} {:>22} {:>13}", "CPU ns (median)", "look", "look while published", "publish");
+            for of in figures {
+                println!(
+                    "{:<30} {:>12.1} {:>22.1} {:>13.0}",
+                    of.way, of.look_ns.median, of.look_while_published_ns.median, of.publish_ns.median
+                );
+            }
+        }
     }
     Ok(true)
 }
