@@ -4,8 +4,10 @@
 //! an `Arc` in it, which no worker may take and which shows what the others save. Each is measured with nobody publishing,
 //! with a publication a millisecond, and for what a publication costs while the worker looks without pause.
 //!
-//! What this does not do: crossbeam-epoch's pointers can only be followed in `unsafe` code, so its reader stops at the
-//! pointer. It is spared the step into the tables that the other three take, and frees its old pointers never.
+//! What this does not do: looks follow one another with nothing in between, so a figure is what a look adds to a busy
+//! core with everything in its caches, not how long one takes. crossbeam-epoch's pointers can only be followed and freed
+//! in `unsafe` code, so its reader stops at the pointer, without the step into the tables that the other three take, and
+//! its publisher leaves each old pointer (not the tables) behind.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
