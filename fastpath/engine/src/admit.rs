@@ -137,8 +137,8 @@ fn to_service<'t>(
     let route = if is_inside { &vip.inside } else { &vip.outside };
     decision.vip = Some(vip);
     decision.route = Some(route);
-    if packet.opening == Opening::TcpOther {
-        return decision.ends(Outcome::Drop(DropReason::TcpNotSyn));
+    if let Some(reason) = starts_nothing(packet.opening) {
+        return decision.ends(Outcome::Drop(reason));
     }
     let Some(endpoint) = route.backends.choose(key, random) else {
         return decision.ends(match route.drop_without_backend {
@@ -147,8 +147,8 @@ fn to_service<'t>(
         });
     };
     // The connection was some endpoint's; a new choice could be another, which would only reset it.
-    if packet.opening == Opening::TcpMidStream {
-        return decision.ends(Outcome::Drop(DropReason::TcpNotSyn));
+    if let Some(reason) = is_mid_stream(packet.opening) {
+        return decision.ends(Outcome::Drop(reason));
     }
     decision.chosen = Some(endpoint);
     decision.destination = (endpoint.address, endpoint.port);
@@ -182,18 +182,33 @@ fn to_address<'t>(tables: &'t Tables, packet: &FirstPacket, port: &Port, mut dec
         Port::Node if is_uplink && !tables.is_pod_address(key.dst) => return decision.ends(Outcome::Pass),
         _ => {}
     }
-    match packet.opening {
-        Opening::TcpOther => return decision.ends(Outcome::Drop(DropReason::TcpNotSyn)),
-        Opening::TcpMidStream if !tables.settings.tcp_loose => {
-            return decision.ends(Outcome::Drop(DropReason::TcpNotSyn));
-        }
-        _ => {}
+    let picked_up = if tables.settings.tcp_loose { None } else { is_mid_stream(packet.opening) };
+    if let Some(reason) = starts_nothing(packet.opening).or(picked_up) {
+        return decision.ends(Outcome::Drop(reason));
     }
     decision.egress = Some(egress);
     if leaves_cluster(tables, port, key.dst, egress) {
         return masquerade(tables, packet, port, decision);
     }
     answer_way(tables, packet, port, decision)
+}
+
+/// The name of dropping a packet that no connection begins with.
+fn starts_nothing(opening: Opening) -> Option<DropReason> {
+    match opening {
+        Opening::TcpOther => Some(DropReason::TcpNotSyn),
+        Opening::SctpOther => Some(DropReason::SctpNotInit),
+        _ => None,
+    }
+}
+
+/// The name of dropping a packet from the middle of a connection.
+fn is_mid_stream(opening: Opening) -> Option<DropReason> {
+    match opening {
+        Opening::TcpMidStream => Some(DropReason::TcpNotSyn),
+        Opening::SctpMidStream => Some(DropReason::SctpNotInit),
+        _ => None,
+    }
 }
 
 /// Where `address` is.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::conntrack::TcpSegment;
+use crate::wire::sctp::chunk;
 
 /// Transport protocols that are tracked (IANA protocol numbers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +70,12 @@ pub enum Opening {
     TcpMidStream,
     /// SYN with ACK, FIN or RST: starts nothing.
     TcpOther,
+    /// INIT.
+    SctpInit,
+    /// HEARTBEAT: an association that began before we saw it, or another of its paths.
+    SctpMidStream,
+    /// Any other chunk: starts nothing.
+    SctpOther,
     /// UDP.
     Datagram,
     EchoRequest,
@@ -88,12 +95,22 @@ impl Opening {
         }
     }
 
+    #[inline]
+    pub const fn of_sctp(kind: u8) -> Self {
+        match kind {
+            chunk::INIT => Self::SctpInit,
+            chunk::HEARTBEAT => Self::SctpMidStream,
+            _ => Self::SctpOther,
+        }
+    }
+
     /// How a new flow of `protocol` begins.
     pub const fn of_new(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Tcp => Self::TcpSyn,
             Protocol::Icmp | Protocol::Icmpv6 => Self::EchoRequest,
-            Protocol::Udp | Protocol::Sctp => Self::Datagram,
+            Protocol::Sctp => Self::SctpInit,
+            Protocol::Udp => Self::Datagram,
         }
     }
 }

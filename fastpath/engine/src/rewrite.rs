@@ -1,5 +1,5 @@
 //! The rewrite: plain data ([`Rewrite`]: addresses and ports of one direction) applied to a frame by one function, the
-//! same for both families and all protocols, with incremental checksums (RFC 1624).
+//! same for both families and all protocols, with incremental checksums (RFC 1624); SCTP's CRC32c is computed anew.
 //!
 //! It never judges: what it gets has been parsed and decided. The transport checksum is updated, not verified: a
 //! packet that was damaged on its way stays damaged and is found by its receiver.
@@ -11,7 +11,7 @@ use crate::conntrack::Rewrite;
 use crate::flow::{FlowKey, Protocol};
 use crate::next_hops::Mac;
 use crate::wire::checksum::Delta;
-use crate::wire::{Content, Packet, checksum, ethernet, icmp, ipv4, ipv6, tcp, udp, word16};
+use crate::wire::{Content, Packet, checksum, ethernet, icmp, ipv4, ipv6, sctp, tcp, udp, word16};
 
 /// Writes the translation of its direction into a frame, and takes one from its TTL if it is `forwarded`.
 /// `packet` is the frame as parsed.
@@ -23,7 +23,13 @@ pub fn apply(frame: &mut [u8], packet: &Packet, rewrite: &Rewrite, forwarded: Ho
     match packet.content {
         Content::Flow => {
             let family = Family::of(packet.src);
-            let header = Headers { family, protocol: packet.key.protocol, transport, no_checksum: packet.no_checksum };
+            let header = Headers {
+                family,
+                protocol: packet.key.protocol,
+                transport,
+                quoted_bytes: None,
+                no_checksum: packet.no_checksum,
+            };
             header.translate(ip, rewrite);
         }
         Content::Error(quoted) => {
@@ -34,6 +40,7 @@ pub fn apply(frame: &mut [u8], packet: &Packet, rewrite: &Rewrite, forwarded: Ho
                 family: Family::of(packet.src),
                 protocol: quoted.key.protocol,
                 transport: usize::from(quoted.transport) - icmp::HEADER_BYTES,
+                quoted_bytes: Some(quoted.transport_bytes.into()),
                 no_checksum: quoted.no_checksum,
             };
             inner.translate(&mut ip[transport + icmp::HEADER_BYTES..], &undo);
@@ -95,6 +102,8 @@ struct Headers {
     family: Family,
     protocol: Protocol,
     transport: usize,
+    /// In a quotation, which may be cut off: bytes that there were from `transport` on.
+    quoted_bytes: Option<usize>,
     no_checksum: bool,
 }
 
@@ -113,7 +122,9 @@ impl Headers {
         let mut ports = Delta::default();
         let segment = &mut ip[self.transport..];
         let checksum_at = match self.protocol {
-            Protocol::Tcp | Protocol::Udp | Protocol::Sctp => {
+            // No pseudo-header: new addresses change nothing (RFC 9260 section 6.8).
+            Protocol::Sctp => return self.translate_sctp(segment, new),
+            Protocol::Tcp | Protocol::Udp => {
                 change_word(segment, tcp::SOURCE_PORT, new.src_port, &mut ports);
                 change_word(segment, tcp::DESTINATION_PORT, new.dst_port, &mut ports);
                 if self.protocol == Protocol::Tcp { tcp::CHECKSUM } else { udp::CHECKSUM }
@@ -136,6 +147,17 @@ impl Headers {
         // 0 means "no checksum" in UDP, its other spelling stands in (RFC 768).
         if self.protocol == Protocol::Udp && word16(segment, udp::CHECKSUM) == 0 {
             segment[udp::CHECKSUM..udp::CHECKSUM + 2].copy_from_slice(&[0xff, 0xff]);
+        }
+    }
+
+    #[inline(never)]
+    fn translate_sctp(&self, packet: &mut [u8], new: &Rewrite) {
+        let is_unchanged =
+            word16(packet, sctp::SOURCE_PORT) == new.src_port && word16(packet, sctp::DESTINATION_PORT) == new.dst_port;
+        match self.quoted_bytes {
+            _ if is_unchanged => {}
+            Some(packet_bytes) => sctp::set_ports_quoted(packet, packet_bytes, new.src_port, new.dst_port),
+            None => sctp::set_ports(packet, new.src_port, new.dst_port),
         }
     }
 }

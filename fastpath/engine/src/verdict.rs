@@ -27,7 +27,7 @@ reasons! {
         BadVersion = "bad_version", "the IP version does not match the frame's type";
         BadHeaderLength = "bad_header_length", "a header length field points outside the frame";
         BadTotalLength = "bad_total_length", "the IP length is longer than the frame";
-        BadChecksum = "bad_checksum", "the IPv4 header checksum is wrong, or that of an ICMP error, or IPv6 UDP has none";
+        BadChecksum = "bad_checksum", "the IPv4 header checksum is wrong, or that of an ICMP error or SCTP, or IPv6 UDP has none";
         NotIp = "not_ip", "neither IPv4 nor IPv6";
         VlanTagged = "vlan_tagged", "a VLAN-tagged frame";
         UnknownProtocol = "unknown_protocol", "a transport protocol that is not supported";
@@ -45,6 +45,8 @@ reasons! {
         NotForUs = "not_for_us", "addressed to the node but no flow of ours: left to nobody";
         TtlExceededSilently = "ttl_exceeded_silent", "TTL used up on a packet that must not be answered";
         TcpNotSyn = "tcp_not_syn", "a TCP packet of no known connection that cannot start one";
+        SctpChunks = "sctp_chunks", "SCTP chunks that do not fit their packet, or must not stand together";
+        SctpNotInit = "sctp_not_init", "an SCTP packet of no known association that cannot start one";
         TableFull = "table_full", "no free slot in either bucket of the connection table";
         InsertContention = "insert_contention", "another worker was inserting the same flow and did not finish";
         SnatPortsExhausted = "snat_ports_exhausted", "no free source port toward this destination";

@@ -11,6 +11,7 @@ pub mod ipv4;
 pub mod ipv6;
 mod packet;
 mod quoted;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::ethernet::{self, EtherType};
 use super::icmp::{self, Icmp};
 use super::quoted::{self, Quoted};
+use super::sctp::{self, SctpSegment};
 use super::{checksum, ipv4, ipv6, tcp, udp};
 use crate::conntrack::TcpSegment;
 use crate::flow::{FlowKey, Opening, Protocol};
@@ -29,6 +30,8 @@ pub struct Packet {
     pub opening: Opening,
     /// All zero unless it is TCP.
     pub tcp: TcpSegment,
+    /// All zero unless it is SCTP.
+    pub sctp: SctpSegment,
     /// The IP source; differs from the key's where a router sends an ICMP error.
     pub src: IpAddr,
     /// TTL or hop limit.
@@ -54,6 +57,7 @@ impl Packet {
         content: Content::Flow,
         opening: Opening::Datagram,
         tcp: TcpSegment { seq: 0, ack: 0, window: 0, payload_len: 0, flags: 0, window_scale: None },
+        sctp: SctpSegment { verification_tag: 0, chunk: 0, initiate_tag: 0 },
         src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         ttl: 0,
         no_checksum: false,
@@ -120,6 +124,13 @@ pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
             parsed.key.src_port = udp.src_port;
             parsed.key.dst_port = udp.dst_port;
             parsed.no_checksum = udp.checksum == 0;
+        }
+        (132, _) => {
+            let sctp = sctp::check(payload)?;
+            parsed.key =
+                FlowKey { src, dst, src_port: sctp.src_port, dst_port: sctp.dst_port, protocol: Protocol::Sctp };
+            parsed.opening = Opening::of_sctp(sctp.segment.chunk);
+            parsed.sctp = sctp.segment;
         }
         (1, EtherType::Ipv4) => read_icmp(&mut parsed, payload, family, Protocol::Icmp)?,
         (58, EtherType::Ipv6) => read_icmp(&mut parsed, payload, family, Protocol::Icmpv6)?,

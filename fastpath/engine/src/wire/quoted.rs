@@ -14,6 +14,8 @@ pub struct Quoted {
     /// As it was on the wire when the error's sender got it.
     pub key: FlowKey,
     pub transport: u16,
+    /// Bytes from there on that the packet had before it was cut off.
+    pub transport_bytes: u16,
     /// Where the quotation ends.
     pub end: u16,
     /// UDP without a checksum.
@@ -27,33 +29,33 @@ pub fn read(message: &[u8], family: EtherType) -> Result<Quoted, DropReason> {
 
 fn read_fields(message: &[u8], family: EtherType) -> Option<Quoted> {
     let quotation = message.get(icmp::HEADER_BYTES..)?;
-    let (src, dst, protocol, header_bytes): (IpAddr, IpAddr, u8, usize) = match family {
+    let (src, dst, protocol, header_bytes, total_bytes): (IpAddr, IpAddr, u8, usize, usize) = match family {
         EtherType::Ipv4 => {
             let ip = ipv4::fields(quotation).ok()?;
             if ip.fragment_offset != 0 {
                 return None;
             }
-            (ip.src.into(), ip.dst.into(), ip.protocol, ip.header_bytes)
+            (ip.src.into(), ip.dst.into(), ip.protocol, ip.header_bytes, ip.total_bytes)
         }
         EtherType::Ipv6 => {
             let ip = ipv6::fields(quotation).ok()?;
-            (ip.src.into(), ip.dst.into(), ip.protocol, ip.header_bytes)
+            (ip.src.into(), ip.dst.into(), ip.protocol, ip.header_bytes, ip.total_bytes)
         }
     };
     let transport = quotation.get(header_bytes..).filter(|rest| rest.len() >= 8)?;
     let protocol = Protocol::from_number(protocol)?;
     let (src_port, dst_port) = match protocol {
-        Protocol::Tcp | Protocol::Udp => (word16(transport, 0), word16(transport, 2)),
+        Protocol::Tcp | Protocol::Udp | Protocol::Sctp => (word16(transport, 0), word16(transport, 2)),
         Protocol::Icmp | Protocol::Icmpv6 => match icmp::check(transport, family).ok()? {
             Icmp::EchoRequest { identifier } => (identifier, 0),
             Icmp::EchoReply { identifier } => (0, identifier),
             Icmp::Error => return None,
         },
-        Protocol::Sctp => return None,
     };
     Some(Quoted {
         key: FlowKey { src, dst, src_port, dst_port, protocol },
         transport: (icmp::HEADER_BYTES + header_bytes) as u16,
+        transport_bytes: total_bytes.saturating_sub(header_bytes) as u16,
         end: message.len() as u16,
         no_checksum: protocol == Protocol::Udp && word16(transport, super::udp::CHECKSUM) == 0,
     })

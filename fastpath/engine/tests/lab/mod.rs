@@ -3,7 +3,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod damage;
 pub mod packet;
+pub mod sctp;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -87,7 +89,7 @@ impl Family {
     pub fn remote_pod(self) -> IpAddr {
         self.pick("10.244.1.7", "fd00:10:244:1::7")
     }
-    /// Port 80 TCP leads to `web`:8080, port 53 UDP to `web`:5353.
+    /// Port 80 TCP leads to `web`:8080, port 53 UDP to `web`:5353, port 38412 SCTP to `web`:3868.
     pub fn vip_local(self) -> IpAddr {
         self.pick("10.96.0.10", "fd00:10:96::10")
     }
@@ -122,7 +124,7 @@ impl Family {
     }
 }
 
-/// Node port of `web`, masqueraded, and of `remote_pod`; TCP and UDP.
+/// Node port of `web`, masqueraded, and of `remote_pod`; TCP, UDP and SCTP.
 pub const NODE_PORT_WEB: u16 = 30_080;
 pub const NODE_PORT_REMOTE: u16 = 30_081;
 /// Leads to the node itself, port 6443.
@@ -313,7 +315,7 @@ fn make_tables() -> Tables {
 }
 
 fn services() -> Services {
-    use Protocol::{Tcp, Udp};
+    use Protocol::{Sctp, Tcp, Udp};
     let mut changes = Vec::new();
     for f in FAMILIES {
         let mut put = |address, protocol, port, vip| changes.push((VipKey { address, protocol, port }, vip));
@@ -322,6 +324,8 @@ fn services() -> Services {
         };
         put(f.vip_local(), Tcp, 80, plain("default/web:http", vec![endpoint(f.web(), 8080)]));
         put(f.vip_local(), Udp, 53, plain("default/web:dns", vec![endpoint(f.web(), 5353)]));
+        put(f.vip_local(), Sctp, 38412, plain("default/web:n2", vec![endpoint(f.web(), 3868)]));
+        put(f.vip_empty(), Sctp, 38412, plain("default/empty:n2", vec![]));
         for address in [f.vip_remote(), f.vip_remote_twin()] {
             put(address, Tcp, 80, plain("default/far:http", vec![endpoint(f.remote_pod(), 8080)]));
             put(address, Udp, 53, plain("default/far:dns", vec![endpoint(f.remote_pod(), 5353)]));
@@ -335,7 +339,7 @@ fn services() -> Services {
             (NODE_PORT_REMOTE, endpoint(f.remote_pod(), 8080)),
             (NODE_PORT_NODE, endpoint(f.node(), 6443)),
         ] {
-            for protocol in [Tcp, Udp] {
+            for protocol in [Tcp, Udp, Sctp] {
                 let masqueraded = ServiceRoute { masquerade: true, ..side(vec![target.clone()]) };
                 let service = vip("default/web:http", VipKind::NodePort, masqueraded.clone(), masqueraded);
                 put(f.node(), protocol, port, service);

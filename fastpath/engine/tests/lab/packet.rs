@@ -8,6 +8,8 @@ use etherparse::{
     PacketBuilder, SlicedPacket, TransportSlice,
 };
 
+use super::sctp;
+
 /// What is behind the IP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layer4 {
@@ -16,6 +18,8 @@ pub enum Layer4 {
     Udp,
     EchoRequest(u16),
     EchoReply(u16),
+    /// With one chunk of this type, see [`super::sctp`].
+    Sctp(u8),
 }
 
 /// What every packet with the flag ACK acknowledges.
@@ -139,6 +143,10 @@ impl Packet {
             Layer4::EchoReply(id) if self.src.0.is_ipv4() => {
                 builder.icmpv4_echo_reply(id, 5).write(&mut frame, &self.payload).unwrap();
             }
+            Layer4::Sctp(chunk) => {
+                let packet = sctp::build(self.src.1, self.dst.1, chunk, &self.payload);
+                builder.write(&mut frame, IpNumber::SCTP, &packet).unwrap();
+            }
             Layer4::EchoRequest(id) => builder.icmpv6_echo_request(id, 5).write(&mut frame, &self.payload).unwrap(),
             Layer4::EchoReply(id) => builder.icmpv6_echo_reply(id, 5).write(&mut frame, &self.payload).unwrap(),
         }
@@ -232,7 +240,14 @@ fn verify_packet(packet: &SlicedPacket<'_>, ip_bytes: usize) -> Seen {
         other => panic!("not IP: {other:?}"),
     };
     let (src, dst): (IpAddr, IpAddr) = (src, dst);
-    let (ports, layer4, payload) = match packet.transport.as_ref().expect("a transport header") {
+    let Some(transport) = packet.transport.as_ref() else {
+        let payload = packet.ip_payload().expect("an IP packet");
+        assert_eq!(payload.ip_number, IpNumber::SCTP, "a transport header");
+        let (src_port, dst_port, chunk, payload) = sctp::verify(payload.payload);
+        let layer4 = Some(Layer4::Sctp(chunk));
+        return Seen { src: (src, src_port), dst: (dst, dst_port), layer4, ttl, payload, options };
+    };
+    let (ports, layer4, payload) = match transport {
         TransportSlice::Tcp(tcp) => {
             let sum = match (src, dst) {
                 (IpAddr::V4(s), IpAddr::V4(d)) => tcp.calc_checksum_ipv4(s.octets(), d.octets()).unwrap(),

@@ -1,0 +1,48 @@
+//! Ports by which packets come in: who may send what there, and what is not ours.
+
+use atalho_engine::verdict::DropReason;
+
+use crate::lab::packet::{ACK, Packet, SYN};
+use crate::lab::*;
+use crate::{Vector, vector};
+
+pub const VECTORS: &[Vector] = &[
+    vector(
+        "RFC 2827 section 3",
+        "a source that does not belong to the port is dropped, also one with the key of a flow",
+        what_comes_in_by_the_wrong_port,
+    ),
+    vector("RFC 1812 section 5.2.1", "what is for the node or between others is left alone", what_is_not_ours),
+];
+
+fn what_comes_in_by_the_wrong_port() {
+    for f in FAMILIES {
+        let mut lab = Lab::new();
+        let to_web = |src| Packet::new((src, 40_000), SYN, (f.web(), 8080)).build();
+        lab.drops("another pod's address", CLIENT, &to_web(f.remote_pod()), DropReason::WrongSource);
+        lab.drops("a pod's address from outside", UPLINK, &to_web(f.client()), DropReason::Martian);
+        lab.drops("the node's address from outside", UPLINK, &to_web(f.node()), DropReason::Martian);
+        lab.drops("a port that nobody has", 77, &to_web(f.client()), DropReason::UnknownPort);
+
+        lab.forwarded("a true flow", CLIENT, &Packet::new((f.client(), 1), SYN, (f.web(), 2)), HOP_WEB);
+        let forged = Packet::new((f.client(), 1), ACK, (f.web(), 2)).build();
+        lab.drops("its key from outside", UPLINK, &forged, DropReason::Martian);
+        lab.drops("its key from another pod", WEB, &forged, DropReason::WrongSource);
+    }
+}
+
+fn what_is_not_ours() {
+    for f in FAMILIES {
+        let mut lab = Lab::new();
+        let ssh = Packet::new((f.far(), 50_000), SYN, (f.node(), 22));
+        lab.drops("the node's own listener", UPLINK, &ssh.build(), DropReason::NotForUs);
+        let transit = Packet::new((f.far(), 50_000), SYN, (f.other_node(), 22));
+        lab.drops("transit", UPLINK, &transit.build(), DropReason::NotForUs);
+        let own = Packet::new((f.client(), 50_000), SYN, (f.node(), 10_250));
+        lab.forwards("a pod to its node's own port, as it is", CLIENT, &own, HOP_NODE, &own);
+        assert_eq!(lab.table.count(), 0);
+    }
+    let mut lab = Lab::new();
+    let blackhole = Packet::new((Family::V4.client(), 1), SYN, ("198.51.100.1".parse().unwrap(), 80));
+    lab.drops("an unreachable route", CLIENT, &blackhole.build(), DropReason::NoRoute);
+}

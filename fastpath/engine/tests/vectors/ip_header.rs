@@ -1,0 +1,54 @@
+//! The fixed headers of both families: versions, lengths, the header checksum, protocols.
+
+use atalho_engine::verdict::DropReason::*;
+
+use crate::lab::damage::{changed, mended};
+use crate::lab::packet::Packet;
+use crate::lab::*;
+use crate::{Vector, vector};
+
+pub const VECTORS: &[Vector] = &[
+    vector("RFC 1812 section 5.2.2", "IPv4: version, lengths and checksum", ipv4),
+    vector("RFC 8200 section 3", "IPv6: version and length", ipv6),
+    vector("RFC 791 section 3.1", "transport protocols that are not supported", protocols),
+];
+
+fn ipv4() {
+    let v4 = Packet::udp((Family::V4.client(), 1), (Family::V4.web(), 2)).build();
+    let mut lab = Lab::new();
+    for (what, frame, reason) in [
+        ("a header cut off", v4[..33].to_vec(), TooShort),
+        ("version 5", changed(&v4, &[(14, 0x55)]), BadVersion),
+        ("version 6 in an IPv4 frame", changed(&v4, &[(14, 0x65)]), BadVersion),
+        ("a header of 16 bytes", changed(&v4, &[(14, 0x44)]), BadHeaderLength),
+        ("a header beyond the frame", changed(&v4, &[(14, 0x4f)])[..60].to_vec(), BadHeaderLength),
+        ("a total length beyond the frame", mended(&v4, &[(16, 0x10)]), BadTotalLength),
+        ("a total length within the header", mended(&v4, &[(16, 0), (17, 19)]), BadTotalLength),
+        ("a wrong header checksum", changed(&v4, &[(24, v4[24] ^ 1)]), BadChecksum),
+        ("more fragments", mended(&v4, &[(20, 0x20)]), Fragment),
+        ("a later fragment", mended(&v4, &[(20, 0), (21, 9)]), Fragment),
+    ] {
+        lab.drops(what, CLIENT, &frame, reason);
+    }
+}
+
+fn ipv6() {
+    let v6 = Packet::udp((Family::V6.client(), 1), (Family::V6.web(), 2)).build();
+    let mut lab = Lab::new();
+    for (what, frame, reason) in [
+        ("a header cut off", v6[..53].to_vec(), TooShort),
+        ("version 4 in an IPv6 frame", changed(&v6, &[(14, 0x45)]), BadVersion),
+        ("a payload length beyond the frame", changed(&v6, &[(18, 0x10)]), BadTotalLength),
+        ("a fragment", changed(&v6, &[(20, 44)]), Fragment),
+    ] {
+        lab.drops(what, CLIENT, &frame, reason);
+    }
+}
+
+fn protocols() {
+    let v4 = Packet::udp((Family::V4.client(), 1), (Family::V4.web(), 2)).build();
+    let mut lab = Lab::new();
+    for (what, protocol) in [("IGMP", 2), ("IPv4 in IPv4", 4), ("GRE", 47), ("ESP", 50), ("ICMPv6 in IPv4", 58)] {
+        lab.drops(what, CLIENT, &mended(&v4, &[(23, protocol)]), UnknownProtocol);
+    }
+}

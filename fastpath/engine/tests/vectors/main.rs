@@ -1,0 +1,80 @@
+//! Vectors: a description, a packet in, a verdict, a packet out; one file a subject. [`crate::lab::Lab`] reads every packet
+//! that leaves with a second implementation and computes each of its checksums anew.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod echo;
+mod ethernet;
+mod extension_headers;
+mod hops;
+mod icmp_errors;
+mod ingress;
+mod ip_header;
+mod ipv4_options;
+mod martians;
+mod sctp;
+mod services;
+mod snat;
+mod tcp_header;
+mod tcp_state;
+mod udp;
+
+/// One case: it panics where a packet is not treated as it must be.
+pub struct Vector {
+    /// Where it is written what must happen: an RFC and its section, or a part of Kubernetes' API.
+    pub source: &'static str,
+    pub what: &'static str,
+    pub run: fn(),
+}
+
+pub const fn vector(source: &'static str, what: &'static str, run: fn()) -> Vector {
+    Vector { source, what, run }
+}
+
+/// The vectors of each subject, and a test that runs them.
+macro_rules! subjects {
+    ($($subject:ident),* $(,)?) => {
+        pub const SUBJECTS: &[(&str, &[Vector])] = &[$((stringify!($subject), $subject::VECTORS)),*];
+
+        mod run {
+            $(
+                #[test]
+                fn $subject() {
+                    for vector in crate::$subject::VECTORS {
+                        println!("{}: {}", vector.source, vector.what);
+                        (vector.run)();
+                    }
+                }
+            )*
+        }
+    };
+}
+
+subjects![
+    echo,
+    ethernet,
+    extension_headers,
+    hops,
+    icmp_errors,
+    ingress,
+    ip_header,
+    ipv4_options,
+    martians,
+    sctp,
+    services,
+    snat,
+    tcp_header,
+    tcp_state,
+    udp,
+];
+
+#[test]
+fn each_vector_says_where_its_rule_is_written() {
+    for (subject, vectors) in SUBJECTS {
+        for vector in *vectors {
+            let is_known = ["RFC ", "Kubernetes, ", "Service v1, "].iter().any(|of| vector.source.starts_with(of));
+            assert!(is_known, "{subject}: {}", vector.source);
+        }
+    }
+}
