@@ -10,8 +10,9 @@ use crossbeam::queue::ArrayQueue;
 use crate::conntrack::FlowRef;
 use crate::verdict::{DropReason, PuntReason};
 
-/// Largest frame that can be handed over, bytes, Ethernet header included.
-pub const HANDOFF_FRAME_BYTES: usize = 4096;
+/// Largest frame that can be handed over, bytes: an IP packet of the largest MTU that any port may have (9,216, what
+/// switches call jumbo), Ethernet header and one VLAN tag included.
+pub const HANDOFF_FRAME_BYTES: usize = 9216 + 18;
 
 /// What the other side is asked to do with a buffer's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

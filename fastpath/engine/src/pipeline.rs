@@ -35,11 +35,13 @@ const SOURCE_PORT_TRIES: u32 = 64;
 pub struct Slot<'a> {
     /// From the Ethernet header, with whatever padding the port delivered.
     pub frame: &'a mut [u8],
+    /// Bytes of the whole frame: more than `frame` has where a port delivers long ones in pieces, of which this is the first.
+    pub frame_bytes: usize,
     /// Kernel interface index of the port by which it came in: the uplink, the funnel's kernel end for the node itself,
     /// a pod's host end.
     pub ingress: u32,
     pub verdict: Verdict,
-    /// `Forward`: bytes of `frame` to send, without padding.
+    /// `Forward`: bytes of the frame to send, without padding.
     pub send_len: usize,
     /// `Forward`: what the next hop is; pods and the node are behind the funnel.
     pub via: NextHopKind,
@@ -50,9 +52,12 @@ pub struct Slot<'a> {
 }
 
 impl<'a> Slot<'a> {
+    /// A frame in one piece.
     pub fn new(frame: &'a mut [u8], ingress: u32) -> Self {
+        let frame_bytes = frame.len();
         Self {
             frame,
+            frame_bytes,
             ingress,
             verdict: Verdict::Drop(DropReason::TooShort),
             send_len: 0,
@@ -157,7 +162,7 @@ impl Engine {
     /// Decides about packets that came in from ports. `now_s`: the kernel's coarse monotonic clock, seconds.
     pub fn process(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>]) {
         for slot in &*batch {
-            self.parts.counters.received(slot.frame.len());
+            self.parts.counters.received(slot.frame_bytes);
         }
         self.run(tables, now_s, batch);
     }
@@ -183,7 +188,7 @@ impl Engine {
     fn parse(&mut self, batch: &mut [Slot<'_>]) {
         let table = &self.parts.table;
         for (slot, work) in batch.iter_mut().zip(&mut self.work) {
-            match wire::parse(slot.frame) {
+            match wire::parse(slot.frame, slot.frame_bytes) {
                 Ok(packet) => {
                     work.probe = table.probe(&packet.key);
                     if let Some(probe) = &work.probe {

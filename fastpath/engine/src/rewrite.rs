@@ -17,7 +17,8 @@ use crate::wire::{Content, Packet, checksum, ethernet, icmp, ipv4, ipv6, sctp, t
 /// `packet` is the frame as parsed.
 #[inline]
 pub fn apply(frame: &mut [u8], packet: &Packet, rewrite: &Rewrite, forwarded: Hop) {
-    let end = usize::from(packet.end);
+    // The rest of a packet in several pieces stays as it is.
+    let end = usize::from(packet.end).min(frame.len());
     let ip = &mut frame[ethernet::HEADER_BYTES..end];
     let transport = usize::from(packet.transport) - ethernet::HEADER_BYTES;
     match packet.content {

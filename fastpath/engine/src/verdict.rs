@@ -59,7 +59,8 @@ reasons! {
         TxRingFull = "tx_ring_full", "the transmit ring stayed full";
         TxNoFrame = "tx_no_frame", "no free frame for an outgoing packet";
         TxPortDown = "tx_port_down", "the port's link is down or its socket is dead";
-        RxMultiPiece = "rx_multi_piece", "a frame of several pieces on a port that takes one";
+        RxMultiPiece = "rx_multi_piece", "a frame of several pieces whose content has to be read as a whole";
+        SuperPacket = "super_packet", "a frame longer than its port's MTU allows: joined on the way (GRO, LRO) and not one packet";
         SlowPathMalformed = "slow_path_malformed", "the slow path could not build an answer to it";
         LinkLocal = "link_local", "a link-local packet that is not for this node";
         Multicast = "multicast", "multicast and broadcast are not forwarded";

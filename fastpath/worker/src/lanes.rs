@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use atalho_engine::conntrack::{Epochs, ExpiryScan};
 use atalho_engine::counters::Counters;
-use atalho_engine::handoff::{HANDOFF_FRAME_BYTES, Handoff, Task, WorkerQueues};
+use atalho_engine::handoff::{Handoff, Task, WorkerQueues};
 use atalho_engine::pipeline::{BATCH, Engine, Slot};
 use atalho_engine::tables::Tables;
 use atalho_engine::verdict::{DropReason, PuntReason, Verdict};
@@ -14,6 +14,7 @@ use atalho_layout::{NextHopKind, ifindex_of_tag};
 use atalho_sys::prefetch;
 use atalho_sys::xsk::{Frame, FrameBooks, FramePool, Side};
 
+use crate::WorkerOptions;
 use crate::port::Port;
 
 /// Packets and requests taken back from the slow path and control in one turn, each: a flood of them must not keep the
@@ -28,6 +29,7 @@ const EXPIRY_PASS_S: u32 = 8;
 /// The ports and all that a packet meets on its way between them.
 pub struct Lanes<P> {
     pub uplink_ifindex: u32,
+    frame_bytes_max: [usize; 2],
     pub pool: FramePool,
     pub uplink: P,
     pub funnel: P,
@@ -120,7 +122,7 @@ impl Outcome {
 
 impl<P: Port> Lanes<P> {
     pub fn new(
-        uplink_ifindex: u32,
+        options: &WorkerOptions,
         pool: FramePool,
         uplink: P,
         funnel: P,
@@ -130,7 +132,8 @@ impl<P: Port> Lanes<P> {
         expiry: Expiry,
     ) -> Self {
         Self {
-            uplink_ifindex,
+            uplink_ifindex: options.uplink_ifindex,
+            frame_bytes_max: options.frame_bytes_max,
             pool,
             uplink,
             funnel,
@@ -195,8 +198,8 @@ impl<P: Port> Lanes<P> {
 
     /// The port by which a frame came in: the interface index of the uplink, or the one in a funnel frame's tag.
     fn ingress_of(&self, side: Side, frame: &Frame) -> Result<u32, DropReason> {
-        if frame.pieces() > 1 {
-            return Err(DropReason::RxMultiPiece);
+        if frame.len() > self.frame_bytes_max[side as usize] {
+            return Err(DropReason::SuperPacket);
         }
         match side {
             Side::Uplink => Ok(self.uplink_ifindex),
@@ -212,7 +215,8 @@ impl<P: Port> Lanes<P> {
         let mut slots: [Slot<'_>; BATCH] = std::array::from_fn(|_| Slot::default());
         let count = self.batch.len();
         for (slot, (frame, ingress)) in slots.iter_mut().zip(&mut self.batch) {
-            *slot = Slot::new(self.pool.bytes_mut(frame), *ingress);
+            let frame_bytes = frame.len();
+            *slot = Slot { frame_bytes, ..Slot::new(self.pool.bytes_mut(frame), *ingress) };
         }
         self.engine.process(tables, now_s, &mut slots[..count]);
         let mut outcomes = [Outcome::NONE; BATCH];
@@ -226,20 +230,21 @@ impl<P: Port> Lanes<P> {
     fn act(&mut self, mut frame: Frame, ingress: u32, outcome: &Outcome) {
         match outcome.verdict {
             Verdict::Forward { .. } => {
-                // Never longer than what came in, so it fits.
-                self.pool.set_len(&mut frame, outcome.send_len);
+                self.pool.truncate(&mut frame, outcome.send_len);
                 self.forward(frame, outcome.side());
             }
             Verdict::Punt(reason) => {
-                let bytes = self.pool.bytes(&frame);
-                let buffer = if bytes.len() <= HANDOFF_FRAME_BYTES { self.queues.free.pop() } else { None };
-                match buffer {
-                    Some(mut buffer) => {
-                        buffer.frame[..bytes.len()].copy_from_slice(bytes);
-                        buffer.len = bytes.len();
-                        buffer.ingress = ingress;
-                        self.punt(buffer, outcome.punt(reason), reason);
-                    }
+                match self.queues.free.pop() {
+                    Some(mut buffer) => match self.pool.copy_to(&frame, &mut buffer.frame) {
+                        Some(len) => {
+                            (buffer.len, buffer.ingress) = (len, ingress);
+                            self.punt(buffer, outcome.punt(reason), reason);
+                        }
+                        None => {
+                            self.counters.dropped(DropReason::SuperPacket);
+                            self.free(buffer);
+                        }
+                    },
                     None => self.counters.dropped(DropReason::PuntQueueFull),
                 }
                 self.pool.give_back(frame);

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use atalho_engine::handoff::HANDOFF_FRAME_BYTES;
 use atalho_engine::verdict::DropReason;
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::xsk::{Frame, FrameBooks, FramePool};
@@ -11,8 +12,8 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::port::{Port, PortState};
 
-/// Bytes of the largest frame on the wire.
-pub const WIRE_FRAME_BYTES: usize = 2048;
+/// Bytes of the largest frame on the wire: no port takes a longer one.
+pub const WIRE_FRAME_BYTES: usize = HANDOFF_FRAME_BYTES;
 
 /// A frame on the wire; copied whole, so that the worker's end allocates nothing.
 #[derive(Clone)]
@@ -97,7 +98,7 @@ impl Port for MemoryPort {
                 self.wire.bell.answer();
                 break;
             };
-            // A frame that does not fit into a chunk is lost on the wire, as with a device.
+            // A frame that does not fit into the memory is lost on the wire, as with a device.
             into.extend(pool.copy_from(frame.bytes()));
         }
         into.len() - before
@@ -107,7 +108,9 @@ impl Port for MemoryPort {
         if self.state() != PortState::Up {
             return Err((frame, DropReason::TxPortDown));
         }
-        match self.wire.from_port.push(WireFrame::new(pool.bytes(&frame))) {
+        let mut sent = WireFrame { len: 0, bytes: [0; WIRE_FRAME_BYTES] };
+        sent.len = pool.copy_to(&frame, &mut sent.bytes).unwrap_or(0);
+        match self.wire.from_port.push(sent) {
             Ok(()) => {
                 pool.give_back(frame);
                 Ok(())

@@ -35,6 +35,8 @@ pub struct WorkerOptions {
     pub spin: Spin,
     /// Kernel interface index of the uplink.
     pub uplink_ifindex: u32,
+    /// Bytes of the longest frame that an honest sender puts on uplink and funnel: MTU and Ethernet header.
+    pub frame_bytes_max: [usize; 2],
 }
 
 /// What a worker is made of.
@@ -77,7 +79,7 @@ impl<P: Port> Worker<P> {
             tables: Cache::new(parts.snapshot.clone()),
             snapshot: parts.snapshot,
             lanes: Lanes::new(
-                options.uplink_ifindex,
+                &options,
                 parts.pool,
                 parts.uplink,
                 parts.funnel,

@@ -40,11 +40,11 @@ impl Ipv4 {
     }
 }
 
-/// Checks the header at the start of `packet`, which may be longer than the packet (padding).
+/// Checks the header at the start of `packet`, the first of `bytes` that came; they may be more than the packet (padding).
 #[inline]
-pub fn check(packet: &[u8]) -> Result<Ipv4, DropReason> {
+pub fn check(packet: &[u8], bytes: usize) -> Result<Ipv4, DropReason> {
     let header = fields(packet)?;
-    if header.total_bytes > packet.len() {
+    if header.total_bytes > bytes {
         return Err(DropReason::BadTotalLength);
     }
     if !checksum::is_valid(&packet[..header.header_bytes]) {

@@ -34,14 +34,15 @@ pub struct Ipv6 {
     pub total_bytes: usize,
 }
 
-/// Checks the header at the start of `packet`, which may be longer than the packet (padding), and walks its extension headers.
+/// Checks the header at the start of `packet`, the first of `bytes` that came (they may be more than the packet: padding),
+/// and walks its extension headers.
 #[inline]
-pub fn check(packet: &[u8]) -> Result<Ipv6, DropReason> {
+pub fn check(packet: &[u8], bytes: usize) -> Result<Ipv6, DropReason> {
     let header = fields(packet)?;
-    if header.total_bytes > packet.len() {
+    if header.total_bytes > bytes {
         return Err(DropReason::BadTotalLength);
     }
-    let (protocol, header_bytes) = walk(&packet[..header.total_bytes], header.protocol)?;
+    let (protocol, header_bytes) = walk(&packet[..header.total_bytes.min(packet.len())], header.protocol)?;
     Ok(Ipv6 { protocol, header_bytes, ..header })
 }
 

@@ -75,14 +75,16 @@ impl Packet {
     }
 }
 
-/// Reads a frame from its Ethernet header to its ports.
+/// Reads a frame from its Ethernet header to its ports. `frame` is the first piece of `frame_bytes`, or all of it: headers
+/// have to lie in it, and what is checked as a whole.
 #[inline]
-pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
+pub fn parse(frame: &[u8], frame_bytes: usize) -> Result<Packet, DropReason> {
     let family = ethernet::check(frame)?;
     let packet = &frame[ethernet::HEADER_BYTES..];
+    let packet_bytes = frame_bytes - ethernet::HEADER_BYTES;
     let (src, dst, protocol, ttl, header_bytes, total_bytes): (IpAddr, IpAddr, _, _, _, _) = match family {
         EtherType::Ipv4 => {
-            let ip = ipv4::check(packet)?;
+            let ip = ipv4::check(packet, packet_bytes)?;
             ipv4::check_addresses(ip.src, ip.dst)?;
             if ip.is_fragment() {
                 return Err(DropReason::Fragment);
@@ -90,7 +92,7 @@ pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
             (ip.src.into(), ip.dst.into(), ip.protocol, ip.ttl, ip.header_bytes, ip.total_bytes)
         }
         EtherType::Ipv6 => {
-            let ip = ipv6::check(packet)?;
+            let ip = ipv6::check(packet, packet_bytes)?;
             ipv6::check_addresses(ip.src, ip.dst)?;
             (ip.src.into(), ip.dst.into(), ip.protocol, ip.hop_limit, ip.header_bytes, ip.total_bytes)
         }
@@ -99,7 +101,8 @@ pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
     let end = ethernet::HEADER_BYTES + total_bytes;
     // Offsets are 16 bits wide; no port takes a frame as long as that.
     let end = u16::try_from(end).map_err(|_| DropReason::BadTotalLength)?;
-    let payload = &packet[header_bytes..total_bytes];
+    let payload = &packet[header_bytes..total_bytes.min(packet.len())];
+    let payload_bytes = total_bytes - header_bytes;
     let mut parsed = Packet {
         key: FlowKey { src, dst, src_port: 0, dst_port: 0, protocol: Protocol::Udp },
         src,
@@ -110,13 +113,13 @@ pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
     };
     match (protocol, family) {
         (6, _) => {
-            let tcp = tcp::check(payload)?;
+            let tcp = tcp::check(payload, payload_bytes)?;
             parsed.key = FlowKey { src, dst, src_port: tcp.src_port, dst_port: tcp.dst_port, protocol: Protocol::Tcp };
             parsed.opening = Opening::of_tcp(tcp.segment.flags);
             parsed.tcp = tcp.segment;
         }
         (17, _) => {
-            let udp = udp::check(payload)?;
+            let udp = udp::check(payload, payload_bytes)?;
             // IPv6 has no header checksum, so this one must be there (RFC 8200 section 8.1).
             if udp.checksum == 0 && family == EtherType::Ipv6 {
                 return Err(DropReason::BadChecksum);
@@ -125,6 +128,8 @@ pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
             parsed.key.dst_port = udp.dst_port;
             parsed.no_checksum = udp.checksum == 0;
         }
+        // Its CRC32c is verified over all of it.
+        (132, _) if payload.len() < payload_bytes => return Err(DropReason::RxMultiPiece),
         (132, _) => {
             let sctp = sctp::check(payload)?;
             parsed.key =
@@ -132,8 +137,8 @@ pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
             parsed.opening = Opening::of_sctp(sctp.segment.chunk);
             parsed.sctp = sctp.segment;
         }
-        (1, EtherType::Ipv4) => read_icmp(&mut parsed, payload, family, Protocol::Icmp)?,
-        (58, EtherType::Ipv6) => read_icmp(&mut parsed, payload, family, Protocol::Icmpv6)?,
+        (1, EtherType::Ipv4) => read_icmp(&mut parsed, payload, payload_bytes, family, Protocol::Icmp)?,
+        (58, EtherType::Ipv6) => read_icmp(&mut parsed, payload, payload_bytes, family, Protocol::Icmpv6)?,
         _ => return Err(DropReason::UnknownProtocol),
     }
     // The LAND attack: a host that takes it answers itself for ever.
@@ -143,7 +148,13 @@ pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
     Ok(parsed)
 }
 
-fn read_icmp(parsed: &mut Packet, message: &[u8], family: EtherType, protocol: Protocol) -> Result<(), DropReason> {
+fn read_icmp(
+    parsed: &mut Packet,
+    message: &[u8],
+    message_bytes: usize,
+    family: EtherType,
+    protocol: Protocol,
+) -> Result<(), DropReason> {
     parsed.key.protocol = protocol;
     match icmp::check(message, family)? {
         Icmp::EchoRequest { identifier } => {
@@ -154,6 +165,9 @@ fn read_icmp(parsed: &mut Packet, message: &[u8], family: EtherType, protocol: P
             parsed.key.dst_port = identifier;
             parsed.opening = Opening::EchoReply;
         }
+        // Its checksum is written anew over all of it. Errors have 1,280 bytes at most (RFC 1812 section 4.3.2.3, RFC 4443
+        // section 2.4), and every first piece is longer.
+        Icmp::Error if message.len() < message_bytes => return Err(DropReason::RxMultiPiece),
         Icmp::Error => {
             // The rewrite writes a new checksum over the whole message, so a wrong one must not get that far.
             let pseudo = if family == EtherType::Ipv6 { pseudo_sum_v6(&parsed.key, message.len()) } else { 0 };

@@ -30,9 +30,9 @@ pub struct Tcp {
     pub segment: TcpSegment,
 }
 
-/// Checks the header at the start of `segment`, the payload of an IP packet.
+/// Checks the header at the start of `segment`, the payload of an IP packet, or what is at hand of its `bytes`.
 #[inline]
-pub fn check(segment: &[u8]) -> Result<Tcp, DropReason> {
+pub fn check(segment: &[u8], bytes: usize) -> Result<Tcp, DropReason> {
     if segment.len() < HEADER_BYTES_MIN {
         return Err(DropReason::TooShort);
     }
@@ -50,7 +50,7 @@ pub fn check(segment: &[u8]) -> Result<Tcp, DropReason> {
             ack: word32(segment, ACKNOWLEDGEMENT),
             window: word16(segment, WINDOW),
             // An IP packet has at most 65,575 bytes.
-            payload_len: (segment.len() - header_bytes) as u32,
+            payload_len: (bytes - header_bytes) as u32,
             flags,
             window_scale: if flags & TcpSegment::SYN != 0 { window_scale(options) } else { None },
         },

@@ -18,9 +18,9 @@ pub struct Udp {
     pub checksum: u16,
 }
 
-/// Checks the header at the start of `segment`, the payload of an IP packet.
+/// Checks the header at the start of `segment`, the payload of an IP packet, or what is at hand of its `bytes`.
 #[inline]
-pub fn check(segment: &[u8]) -> Result<Udp, DropReason> {
+pub fn check(segment: &[u8], bytes: usize) -> Result<Udp, DropReason> {
     if segment.len() < HEADER_BYTES {
         return Err(DropReason::TooShort);
     }
@@ -28,7 +28,7 @@ pub fn check(segment: &[u8]) -> Result<Udp, DropReason> {
     if length < HEADER_BYTES {
         return Err(DropReason::BadHeaderLength);
     }
-    if length > segment.len() {
+    if length > bytes {
         return Err(DropReason::BadTotalLength);
     }
     Ok(Udp {

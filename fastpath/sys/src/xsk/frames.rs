@@ -8,9 +8,13 @@
 //! A [`Frame`] is the only right to touch a chunk's bytes. It cannot be copied; dropping it without giving it back
 //! loses the chunk, and the books say so.
 
+mod pieces;
+
 use thiserror::Error;
 
 use super::region::{HEADROOM_BYTES, Region};
+
+pub(super) use pieces::Gathering;
 
 /// The two ports of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +68,8 @@ const fn send(side: Side) -> Place {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
     first: Piece,
+    /// Bytes of the pieces behind the first.
+    rest_bytes: u32,
     /// The last piece's chunk, to append; the first one's own while there is one piece.
     last_chunk: u32,
     pieces: u16,
@@ -80,13 +86,13 @@ pub(super) struct Piece {
 }
 
 impl Frame {
-    /// Bytes of the first piece.
+    /// Bytes of the whole packet.
     pub fn len(&self) -> usize {
-        self.first.len as usize
+        self.first.len as usize + self.rest_bytes as usize
     }
 
     pub fn is_empty(&self) -> bool {
-        self.first.len == 0
+        self.len() == 0
     }
 
     /// How many pieces the packet has; one, unless the port was opened for several.
@@ -157,6 +163,8 @@ pub struct FramePool {
     /// The piece after a chunk's own, for frames of several pieces.
     next_piece: Box<[Piece]>,
     refused: u64,
+    /// Whether a frame may have several pieces.
+    has_pieces: bool,
     /// Tells the frames of two pools apart.
     id: u32,
 }
@@ -177,6 +185,7 @@ impl FramePool {
             free: (0..chunks).rev().collect(),
             next_piece: vec![NO_PIECE; chunks as usize].into_boxed_slice(),
             refused: 0,
+            has_pieces: false,
             id: NEXT_POOL.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             region,
         }
@@ -249,36 +258,15 @@ impl FramePool {
         unsafe { std::slice::from_raw_parts_mut(self.at(chunk, offset), len as usize) }
     }
 
-    /// Sets the length of the first piece, from the packet's start. `false`: it does not fit.
+    /// Sets the length of a frame in one piece, from the packet's start. `false`: it does not fit.
     #[inline]
     pub fn set_len(&self, frame: &mut Frame, len: usize) -> bool {
         self.assert_own(frame);
-        let fits = len <= (self.region.chunk_bytes - frame.first.offset) as usize;
+        let fits = frame.pieces == 1 && len <= (self.region.chunk_bytes - frame.first.offset) as usize;
         if fits {
             frame.first.len = len as u32;
         }
         fits
-    }
-
-    /// A new frame with these bytes. `None`: no chunk is free, or they do not fit.
-    pub fn copy_from(&mut self, bytes: &[u8]) -> Option<Frame> {
-        if bytes.len() > self.frame_bytes_max() {
-            return None;
-        }
-        let mut frame = self.take()?;
-        self.set_len(&mut frame, bytes.len());
-        self.bytes_mut(&mut frame).copy_from_slice(bytes);
-        Some(frame)
-    }
-
-    /// Appends `rest` to `frame`, which then has one piece more. `rest` must have one piece.
-    pub(super) fn append(&mut self, frame: &mut Frame, rest: Frame) {
-        self.assert_own(frame);
-        self.assert_own(&rest);
-        debug_assert_eq!(rest.pieces, 1);
-        self.next_piece[frame.last_chunk as usize] = rest.first;
-        frame.last_chunk = rest.first.chunk;
-        frame.pieces += 1;
     }
 
     /// A free chunk for the kernel to receive into on `side`: its address.
@@ -366,7 +354,7 @@ impl FramePool {
     }
 
     fn frame(&self, piece: Piece) -> Frame {
-        Frame { first: piece, last_chunk: piece.chunk, pieces: 1, pool: self.id }
+        Frame { first: piece, rest_bytes: 0, last_chunk: piece.chunk, pieces: 1, pool: self.id }
     }
 
     #[inline]
@@ -380,7 +368,8 @@ impl FramePool {
 
     fn at(&self, chunk: u32, offset: u32) -> *mut u8 {
         let from_base = chunk as usize * self.region.chunk_bytes as usize + offset as usize;
-        // SAFETY: pieces lie inside the region (checked in `received`, `take` and `set_len`), so the sum stays in it.
+        // SAFETY: pieces lie inside the region (checked in `received`, `take` and `set_len`; `truncate` only shortens them),
+        // so the sum stays in it.
         unsafe { self.region.base().as_ptr().add(from_base) }
     }
 
@@ -412,99 +401,4 @@ impl FramePool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pool() -> FramePool {
-        FramePool::in_memory(2048, 8).unwrap()
-    }
-
-    #[test]
-    fn the_books_follow_a_frame_round_both_ports() {
-        let mut pool = pool();
-        let addr = pool.lend_to_receive(Side::Uplink).unwrap();
-        assert_eq!(pool.books().fill, [1, 0]);
-        let frame = pool.received(Side::Uplink, addr + 256, 60).unwrap();
-        assert_eq!((pool.books().held, frame.len()), (1, 60));
-        let mut sent = Vec::new();
-        pool.lend_to_send(Side::Funnel, frame, |addr, len, more| sent.push((addr, len, more)));
-        assert_eq!(sent, [(addr + 256, 60, false)]);
-        assert_eq!(pool.books().tx, [0, 1]);
-        pool.sent(Side::Funnel, addr + 256);
-        assert_eq!(pool.books(), FrameBooks { total: 8, free: 8, ..FrameBooks::default() });
-        pool.books().check().unwrap();
-    }
-
-    #[test]
-    fn a_frame_lost_on_purpose_is_noticed() {
-        let mut pool = pool();
-        let frame = pool.take().unwrap();
-        let frame_two = pool.take().unwrap();
-        pool.give_back(frame_two);
-        drop(frame);
-        assert_eq!(pool.books().check(), Err(BooksError::Held { held: 1 }));
-        assert_eq!(pool.books().counted(), 8);
-    }
-
-    #[test]
-    fn a_frame_that_comes_back_twice_or_from_elsewhere_is_refused() {
-        let mut pool = pool();
-        let addr = pool.lend_to_receive(Side::Uplink).unwrap();
-        assert!(pool.received(Side::Funnel, addr, 60).is_none(), "the wrong side");
-        let frame = pool.received(Side::Uplink, addr, 60).unwrap();
-        assert!(pool.received(Side::Uplink, addr, 60).is_none(), "twice");
-        pool.sent(Side::Uplink, addr);
-        assert!(pool.received(Side::Uplink, 1 << 40, 60).is_none(), "outside the region");
-        pool.give_back(frame);
-        assert_eq!(pool.books().check(), Err(BooksError::Refused { refused: 4 }));
-        assert_eq!(pool.free_count(), 8, "none was lost by it");
-    }
-
-    #[test]
-    fn a_length_beyond_the_chunk_is_refused_and_the_chunk_kept() {
-        let mut pool = pool();
-        let addr = pool.lend_to_receive(Side::Uplink).unwrap();
-        assert!(pool.received(Side::Uplink, addr + 256, 2048 - 255).is_none());
-        assert_eq!((pool.free_count(), pool.books().refused), (8, 1));
-    }
-
-    #[test]
-    fn pieces_stay_together() {
-        let mut pool = pool();
-        let addrs: Vec<u64> = (0..3).map(|_| pool.lend_to_receive(Side::Uplink).unwrap()).collect();
-        let mut frame = pool.received(Side::Uplink, addrs[0], 1000).unwrap();
-        for addr in &addrs[1..] {
-            let rest = pool.received(Side::Uplink, *addr, 500).unwrap();
-            pool.append(&mut frame, rest);
-        }
-        assert_eq!(frame.pieces(), 3);
-        let mut sent = Vec::new();
-        pool.lend_to_send(Side::Uplink, frame, |addr, len, more| sent.push((addr, len, more)));
-        assert_eq!(sent, [(addrs[0], 1000, true), (addrs[1], 500, true), (addrs[2], 500, false)]);
-        assert_eq!(pool.reclaim(Side::Uplink), 3);
-        pool.books().check().unwrap();
-    }
-
-    #[test]
-    fn bytes_are_the_frames_own() {
-        let mut pool = pool();
-        let mut one = pool.copy_from(&[1; 100]).unwrap();
-        let mut two = pool.copy_from(&[2; 100]).unwrap();
-        let (first, second) = (pool.bytes_mut(&mut one), pool.bytes_mut(&mut two));
-        first[0] = 3;
-        assert_eq!((first[0], first[99], second[0]), (3, 1, 2));
-        assert!(pool.copy_from(&[0; 1793]).is_none());
-        assert!(!pool.set_len(&mut one, 1793) && pool.set_len(&mut one, 1792));
-        pool.give_back(one);
-        pool.give_back(two);
-        pool.books().check().unwrap();
-    }
-
-    #[test]
-    #[should_panic(expected = "a frame of another pool")]
-    fn a_frame_of_another_pool_is_refused() {
-        let (mut one, two) = (pool(), pool());
-        let frame = one.take().unwrap();
-        let _ = two.bytes(&frame);
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::clock;
 
-use super::frames::{Frame, FrameBooks, FramePool, Side};
+use super::frames::{Frame, FrameBooks, FramePool, Gathering, Side};
 use super::ring::Desc;
 use super::socket::Mode;
 use super::socket_memory::Rings;
@@ -69,8 +69,7 @@ pub struct Queue {
     socket: Socket,
     mode: Mode,
     pool: u32,
-    /// The first pieces of a packet whose last piece has not come yet.
-    unfinished: Option<Frame>,
+    gathering: Gathering,
     refused_by_kernel: u64,
     /// When the kernel first said that the socket has no interface any more.
     gone_since_ns: Option<u64>,
@@ -82,7 +81,16 @@ unsafe impl Send for Queue {}
 
 impl Queue {
     pub(super) fn new(side: Side, rings: Rings, socket: Socket, mode: Mode, pool: &FramePool) -> Self {
-        Self { side, rings, socket, mode, pool: pool.id(), unfinished: None, refused_by_kernel: 0, gone_since_ns: None }
+        Self {
+            side,
+            rings,
+            socket,
+            mode,
+            pool: pool.id(),
+            gathering: Gathering::default(),
+            refused_by_kernel: 0,
+            gone_since_ns: None,
+        }
     }
 
     pub fn side(&self) -> Side {
@@ -123,29 +131,19 @@ impl Queue {
         let before = into.len();
         while into.len() - before < max {
             let Some(desc) = self.rings.rx.pop() else { break };
-            let Some(piece) = pool.received(self.side, desc.addr, desc.len) else { continue };
-            let frame = match self.unfinished.take() {
-                Some(mut frame) => {
-                    pool.append(&mut frame, piece);
-                    frame
-                }
-                None => piece,
-            };
-            if desc.options & libc::XDP_PKT_CONTD == 0 {
-                into.push(frame);
-            } else {
-                self.unfinished = Some(frame);
-            }
+            let piece = pool.received(self.side, desc.addr, desc.len);
+            into.extend(self.gathering.add(pool, piece, desc.options & libc::XDP_PKT_CONTD != 0));
         }
         self.rings.rx.release();
         into.len() - before
     }
 
-    /// Puts a frame into the transmit ring; [`Self::flush`] sends. A ring without room gives it back.
+    /// Puts a frame into the transmit ring, all of its pieces or none; [`Self::flush`] sends. A ring without room gives it
+    /// back.
     #[inline]
     pub fn transmit(&mut self, pool: &mut FramePool, frame: Frame) -> Result<(), Frame> {
         self.assert_own(pool);
-        if self.rings.tx.free() < u32::from(frame.pieces()) {
+        if !self.rings.tx.has_room(u32::from(frame.pieces())) {
             return Err(frame);
         }
         let tx = &mut self.rings.tx;
@@ -233,7 +231,7 @@ impl Queue {
     pub fn refill(&mut self, pool: &mut FramePool) -> u32 {
         self.assert_own(pool);
         let mut count = 0;
-        while self.rings.fill.free() > 0 {
+        while self.rings.fill.has_room(1) {
             let Some(addr) = pool.lend_to_receive(self.side) else { break };
             if !self.rings.fill.push(addr) {
                 pool.take_back_from_receive(self.side, addr);
@@ -254,7 +252,10 @@ impl Queue {
     pub fn add_to_books(&self, books: &mut FrameBooks) {
         let side = self.side as usize;
         let (rx, completion) = (self.rings.rx.waiting(), self.rings.completion.waiting());
-        books.rx[side] += rx;
+        // The beginning of a packet counts as still in the ring: nobody works on it before its end has come.
+        let begun = self.gathering.chunks();
+        books.rx[side] += rx + begun;
+        books.held = books.held.saturating_sub(begun);
         books.fill[side] = books.fill[side].saturating_sub(rx);
         books.completion[side] += completion;
         books.tx[side] = books.tx[side].saturating_sub(completion);
@@ -268,9 +269,7 @@ impl Queue {
         if self.gone_since_ns.is_none_or(|since| clock::monotonic_ns() - since < GONE_FOR_NS) {
             return 0;
         }
-        if let Some(frame) = self.unfinished.take() {
-            pool.give_back(frame);
-        }
+        self.gathering.abandon(pool);
         pool.reclaim(self.side)
     }
 
@@ -308,3 +307,6 @@ impl AsFd for Queue {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,19 +98,25 @@ impl<T: Copy> Producer<T> {
         self.parts.mask + 1
     }
 
-    /// Free slots by the last look at the other end; looks anew when there are none.
+    /// Whether `entries` more fit; looks anew at the other end where they do not by the last look.
     #[inline]
-    pub fn free(&mut self) -> u32 {
-        if self.next.wrapping_sub(self.consumed) >= self.capacity() {
-            self.consumed = self.parts.consumer().load(Ordering::Acquire);
+    pub fn has_room(&mut self, entries: u32) -> bool {
+        if self.free() >= entries {
+            return true;
         }
+        self.consumed = self.parts.consumer().load(Ordering::Acquire);
+        self.free() >= entries
+    }
+
+    /// Free slots by the last look at the other end.
+    fn free(&self) -> u32 {
         self.capacity().saturating_sub(self.next.wrapping_sub(self.consumed))
     }
 
     /// Writes one entry, not yet visible. `false`: the ring is full.
     #[inline]
     pub fn push(&mut self, entry: T) -> bool {
-        if self.free() == 0 {
+        if !self.has_room(1) {
             return false;
         }
         // SAFETY: the slot is inside the ring, and between the consumer's index (acquired) and our own, which is not

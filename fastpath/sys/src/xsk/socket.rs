@@ -64,14 +64,15 @@ impl OpenOptions {
     /// Sizes: 2048 frames parked per port (one TCP flow of a pod needs about that many), as many again to send.
     pub fn new(uplink: QueueOf, funnel: QueueOf, mtu: u32) -> Self {
         // Ethernet header and one VLAN tag, behind the kernel's headroom.
-        let chunk_bytes = if mtu + 18 + super::region::HEADROOM_BYTES <= 2048 { 2048 } else { 4096 };
+        let bytes = mtu + 18 + super::region::HEADROOM_BYTES;
+        let chunk_bytes = if bytes <= 2048 { 2048 } else { 4096 };
         Self {
             uplink,
             funnel,
             chunk_bytes,
             frames: 8192,
             ring_entries: 2048,
-            several_pieces: false,
+            several_pieces: bytes > chunk_bytes,
             bind_retry: Duration::from_secs(1),
         }
     }
@@ -117,6 +118,9 @@ pub fn open(options: &OpenOptions) -> Result<Opened, OpenError> {
     let (umem, base) = make_umem(options)?;
     let region = Region::of_umem(umem.clone(), base, options.chunk_bytes, options.frames);
     let mut pool = FramePool::new(region);
+    if options.several_pieces {
+        pool = pool.with_pieces();
+    }
     let mut funnel = retry(options, &options.funnel, || open_by_xsk_rs(options, &umem, &pool))?;
     funnel.refill(&mut pool);
     let uplink = open_by_system_calls(options, &mut pool)?;
@@ -333,7 +337,9 @@ mod tests {
 
     #[test]
     fn chunks_fit_the_mtu() {
-        assert_eq!((options(1500).chunk_bytes, options(3498).chunk_bytes), (2048, 4096));
+        let of = |mtu| (options(mtu).chunk_bytes, options(mtu).several_pieces);
+        assert_eq!((of(1500), of(3498), of(3822)), ((2048, false), (4096, false), (4096, false)));
+        assert_eq!((of(3823), of(9000)), ((4096, true), (4096, true)));
     }
 
     #[test]

@@ -85,15 +85,21 @@ pub fn tables() -> Tables {
 
 /// A worker whose ports are `wrap`ped, and the other ends of all it touches.
 pub fn bench_with<P: Port>(buffers: usize, spin: Spin, wrap: impl Fn(MemoryPort) -> P) -> (Worker<P>, Bench) {
+    bench_of(1500, FramePool::in_memory(2048, FRAMES).unwrap(), buffers, spin, wrap)
+}
+
+/// As [`bench_with`], over links of this MTU, bytes, with this memory.
+pub fn bench_of<P: Port>(
+    mtu: u16,
+    pool: FramePool,
+    buffers: usize,
+    spin: Spin,
+    wrap: impl Fn(MemoryPort) -> P,
+) -> (Worker<P>, Bench) {
     let table = ConnTable::in_memory(4096, &random::words64().unwrap());
     let next_hops = NextHops::in_memory(8);
-    let hop = |kind, ifindex, destination, source| NextHop {
-        kind,
-        ifindex,
-        destination: Some(destination),
-        source,
-        mtu: 1500,
-    };
+    let hop =
+        |kind, ifindex, destination, source| NextHop { kind, ifindex, destination: Some(destination), source, mtu };
     next_hops.set(0, &hop(NextHopKind::Node, NODE, [2, 0, 0, 0, 0, 10], tag_mac(NODE)));
     next_hops.set(1, &hop(NextHopKind::Pod, POD_A, [2, 1, 0, 0, 0, 20], [2, 2, 0, 0, 0, 20]));
     next_hops.set(2, &hop(NextHopKind::Pod, POD_B, [2, 1, 0, 0, 0, 21], [2, 2, 0, 0, 0, 21]));
@@ -124,9 +130,16 @@ pub fn bench_with<P: Port>(buffers: usize, spin: Spin, wrap: impl Fn(MemoryPort)
     });
     let rings = bench.rings.clone();
     let worker = Worker::new(
-        WorkerOptions { index: 0, workers: 1, core: None, spin, uplink_ifindex: UPLINK },
+        WorkerOptions {
+            index: 0,
+            workers: 1,
+            core: None,
+            spin,
+            uplink_ifindex: UPLINK,
+            frame_bytes_max: [usize::from(mtu) + 14; 2],
+        },
         WorkerParts {
-            pool: FramePool::in_memory(2048, FRAMES).unwrap(),
+            pool,
             uplink: wrap(MemoryPort::new(bench.uplink.clone())),
             funnel: wrap(MemoryPort::new(bench.funnel.clone())),
             engine,
@@ -158,11 +171,14 @@ pub fn from_uplink(to: Ipv4Addr, src_port: u16) -> Vec<u8> {
 }
 
 pub fn udp(to_mac: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, src_port: u16) -> Vec<u8> {
-    let payload = [0x5a; 32];
+    udp_with(&[0x5a; 32], to_mac, from, to, src_port)
+}
+
+pub fn udp_with(payload: &[u8], to_mac: [u8; 6], from: Ipv4Addr, to: Ipv4Addr, src_port: u16) -> Vec<u8> {
     let builder =
         PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], to_mac).ipv4(from.octets(), to.octets(), 64).udp(src_port, 53);
     let mut frame = Vec::with_capacity(builder.size(payload.len()));
-    builder.write(&mut frame, &payload).unwrap();
+    builder.write(&mut frame, payload).unwrap();
     frame
 }
 

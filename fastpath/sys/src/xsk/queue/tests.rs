@@ -1,0 +1,139 @@
+//! A queue whose other end is the test instead of the kernel.
+
+use super::super::ring::{Consumer, Producer, in_memory};
+use super::*;
+
+const RING: u32 = 8;
+const CONTD: u32 = libc::XDP_PKT_CONTD;
+
+/// The kernel's ends of the four rings.
+struct Other {
+    rx: Producer<Desc>,
+    tx: Consumer<Desc>,
+    fill: Consumer<u64>,
+    completion: Producer<u64>,
+}
+
+fn queue() -> (Queue, Other, FramePool) {
+    let pool = FramePool::in_memory(2048, 32).unwrap().with_pieces();
+    let (rx_in, rx) = in_memory(RING, u32::MAX - 5);
+    let (tx, tx_out) = in_memory(RING, u32::MAX - 5);
+    let (fill, fill_out) = in_memory(RING, u32::MAX - 5);
+    let (completion_in, completion) = in_memory(RING, u32::MAX - 5);
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let rings = Rings { rx, tx, fill, completion };
+    let queue = Queue::new(Side::Uplink, rings, Socket::Own(file.into()), Mode::Copy, &pool);
+    (queue, Other { rx: rx_in, tx: tx_out, fill: fill_out, completion: completion_in }, pool)
+}
+
+impl Other {
+    /// Receives a piece of `len` bytes into the next chunk of the fill ring.
+    fn arrive(&mut self, len: u32, options: u32) {
+        let addr = self.fill.pop().expect("a chunk to receive into") + 256;
+        self.fill.release();
+        assert!(self.rx.push(Desc { addr, len, options }));
+        self.rx.publish();
+    }
+
+    /// Sends everything that is in the transmit ring; returns lengths and whether more follow.
+    fn send(&mut self) -> Vec<(u32, bool)> {
+        let mut sent = Vec::new();
+        while let Some(desc) = self.tx.pop() {
+            sent.push((desc.len, desc.options == CONTD));
+            assert!(self.completion.push(desc.addr));
+        }
+        self.tx.release();
+        self.completion.publish();
+        sent
+    }
+}
+
+fn books(queue: &Queue, pool: &FramePool) -> FrameBooks {
+    let mut books = pool.books();
+    queue.add_to_books(&mut books);
+    books
+}
+
+#[test]
+fn a_packet_of_pieces_comes_in_and_goes_out_whole() {
+    let (mut queue, mut other, mut pool) = queue();
+    queue.refill(&mut pool);
+    for (len, options) in [(60, 0), (1792, CONTD), (1792, CONTD), (500, 0), (61, 0)] {
+        other.arrive(len, options);
+    }
+    let mut got = Vec::new();
+    assert_eq!(queue.receive(&mut pool, &mut got, 64), 3);
+    let shape: Vec<_> = got.iter().map(|frame| (frame.len(), frame.pieces())).collect();
+    assert_eq!(shape, [(60, 1), (4084, 3), (61, 1)]);
+    for frame in got {
+        queue.transmit(&mut pool, frame).unwrap();
+    }
+    queue.flush();
+    assert_eq!(other.send(), [(60, false), (1792, true), (1792, true), (500, false), (61, false)]);
+    assert_eq!((books(&queue, &pool).completion[0], queue.complete(&mut pool)), (5, 5));
+    books(&queue, &pool).check().unwrap();
+}
+
+#[test]
+fn the_beginning_of_a_packet_stands_in_the_books_as_received() {
+    let (mut queue, mut other, mut pool) = queue();
+    queue.refill(&mut pool);
+    other.arrive(1792, CONTD);
+    other.arrive(1792, CONTD);
+    let mut got = Vec::new();
+    assert_eq!(queue.receive(&mut pool, &mut got, 64), 0);
+    let half = books(&queue, &pool);
+    half.check().unwrap();
+    assert_eq!((half.rx[0], half.fill[0], half.held), (2, 6, 0));
+    other.arrive(7, 0);
+    assert_eq!(queue.receive(&mut pool, &mut got, 64), 1);
+    assert_eq!((got[0].len(), books(&queue, &pool).held), (3591, 3));
+    pool.give_back(got.remove(0));
+    books(&queue, &pool).check().unwrap();
+}
+
+#[test]
+fn a_packet_with_a_piece_that_was_never_lent_is_no_packet() {
+    for hole in 0..3 {
+        let (mut queue, mut other, mut pool) = queue();
+        queue.refill(&mut pool);
+        for piece in 0..3 {
+            let options = if piece < 2 { CONTD } else { 0 };
+            if piece == hole {
+                assert!(other.rx.push(Desc { addr: 1 << 40, len: 100, options }));
+            } else {
+                other.arrive(100, options);
+            }
+        }
+        other.arrive(60, 0);
+        let mut got = Vec::new();
+        // In one go, and piece by piece.
+        while queue.receive(&mut pool, &mut got, 1) > 0 {}
+        let lengths: Vec<_> = got.iter().map(Frame::len).collect();
+        assert_eq!(lengths, [60], "hole {hole}: only the packet behind it is one");
+        got.drain(..).for_each(|frame| pool.give_back(frame));
+        let books = books(&queue, &pool);
+        assert_eq!((books.refused, books.held, books.counted()), (1, 0, books.total), "hole {hole}");
+    }
+}
+
+#[test]
+fn all_pieces_find_room_or_none() {
+    let (mut queue, mut other, mut pool) = queue();
+    let long = [1; 5000];
+    for _ in 0..2 {
+        let frame = pool.copy_from(&long).unwrap();
+        queue.transmit(&mut pool, frame).unwrap();
+    }
+    let frame = pool.copy_from(&long).unwrap();
+    let Err(frame) = queue.transmit(&mut pool, frame) else { panic!("9 pieces in a ring of 8") };
+    assert_eq!(books(&queue, &pool).tx[0], 6, "nothing of it was sent");
+    queue.flush();
+    assert_eq!((other.send().len(), queue.complete(&mut pool)), (6, 6));
+    // Two slots were free by the last look: the next one must look again.
+    queue.transmit(&mut pool, frame).unwrap();
+    queue.flush();
+    assert_eq!(other.send(), [(1792, true), (1792, true), (1416, false)]);
+    assert_eq!(queue.complete(&mut pool), 3);
+    books(&queue, &pool).check().unwrap();
+}
