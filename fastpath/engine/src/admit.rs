@@ -16,7 +16,7 @@ use crate::verdict::{DropReason, PuntReason};
 /// The first packet of a flow, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FirstPacket {
-    /// ICMP echo: the identifier is the source port, the destination port 0.
+    /// ICMP echo: the identifier is the source port, the destination port 0. ICMP error: with the error's own source.
     pub key: FlowKey,
     /// Kernel interface index of the port by which it came in.
     pub ingress: u32,
@@ -93,7 +93,7 @@ pub fn decide<'t>(tables: &'t Tables, packet: &FirstPacket, random: u32) -> Deci
         return decision.ends(Outcome::Drop(reason));
     }
     if matches!(packet.opening, Opening::Error | Opening::EchoReply) {
-        return decision.ends(Outcome::Drop(DropReason::IcmpType));
+        return decision.ends(stray(tables, port, key.dst));
     }
     let vip_key = VipKey { address: key.dst, protocol: key.protocol, port: key.dst_port };
     if let Some(vip) = tables.services.look_up(&vip_key) {
@@ -111,6 +111,18 @@ pub fn decide<'t>(tables: &'t Tables, packet: &FirstPacket, random: u32) -> Deci
     }
 }
 
+/// An ICMP error or an echo reply that belongs to no flow: the node's own affair, or nobody's.
+fn stray(tables: &Tables, port: &Port, dst: IpAddr) -> Outcome {
+    if tables.services.has_address(dst) || tables.is_service_address(dst) {
+        return Outcome::Drop(DropReason::IcmpUnknownFlow);
+    }
+    match (egress_to(tables, dst), port) {
+        (Ok(Egress::Node), _) => Outcome::Pass,
+        (Ok(Egress::Uplink(_) | Egress::UplinkUnresolved(_)), Port::Uplink | Port::Node) => Outcome::Pass,
+        _ => Outcome::Drop(DropReason::IcmpUnknownFlow),
+    }
+}
+
 /// Whether a packet with this source may come in by `port`. Asked of every first packet, and of later ones that come
 /// by another port than their flow's.
 pub fn check_source(tables: &Tables, port: &Port, src: IpAddr) -> Result<(), DropReason> {
@@ -118,6 +130,7 @@ pub fn check_source(tables: &Tables, port: &Port, src: IpAddr) -> Result<(), Dro
         Port::Pod { addresses, .. } if !addresses.contains(&src) => Err(DropReason::WrongSource),
         // Nobody out there has an address of ours.
         Port::Uplink if tables.local_pods.contains_key(&src) || tables.is_node_address(src) => Err(DropReason::Martian),
+        Port::Uplink if tables.routes.is_broadcast(src) => Err(DropReason::BroadcastSource),
         // The node also sends what it forwards for others.
         _ => Ok(()),
     }
@@ -170,6 +183,9 @@ fn to_service<'t>(
 /// A packet to an address that is no Service's.
 fn to_address<'t>(tables: &'t Tables, packet: &FirstPacket, port: &Port, mut decision: Decision<'t>) -> Decision<'t> {
     let key = &packet.key;
+    if tables.routes.is_broadcast(key.dst) {
+        return decision.ends(Outcome::Drop(DropReason::Broadcast));
+    }
     let egress = match egress_to(tables, key.dst) {
         Ok(Egress::Node) => return decision.ends(Outcome::Pass),
         Ok(egress) => egress,

@@ -250,12 +250,8 @@ impl Engine {
                 work.way = Way::Found(flow);
                 continue;
             }
-            let first = FirstPacket { key: work.packet.key, ingress: slot.ingress, opening: work.packet.opening };
-            if work.packet.is_error() {
-                slot.drops(DropReason::IcmpType);
-                work.way = Way::Ended;
-                continue;
-            }
+            let key = FlowKey { src: work.packet.src, ..work.packet.key };
+            let first = FirstPacket { key, ingress: slot.ingress, opening: work.packet.opening };
             let decision = admit::decide(tables, &first, random.next());
             let outcome = match decision.outcome {
                 Outcome::Forward => {

@@ -32,6 +32,8 @@ pub struct Routes {
     routes: Vec<Route>,
     /// Neighbours on the uplink (gateways and hosts) with their next-hop index.
     neighbours: HashMap<IpAddr, u32>,
+    /// Of the nets on the uplink; a node has a handful.
+    broadcasts: Vec<IpAddr>,
 }
 
 /// The answer to a look-up.
@@ -48,7 +50,8 @@ pub enum Routed {
 impl Routes {
     pub fn new(mut routes: Vec<Route>, neighbours: HashMap<IpAddr, u32>) -> Self {
         routes.sort_by_key(|route| std::cmp::Reverse(route.destination.prefix_len()));
-        Self { routes, neighbours }
+        let broadcasts = routes.iter().filter_map(broadcast_of).collect();
+        Self { routes, neighbours, broadcasts }
     }
 
     /// The next-hop index of a neighbour on the uplink.
@@ -75,12 +78,25 @@ impl Routes {
         }
     }
 
+    /// Whether `address` is all hosts of a net on the uplink (a directed broadcast, RFC 1812 section 5.3.5.2).
+    pub fn is_broadcast(&self, address: IpAddr) -> bool {
+        self.broadcasts.contains(&address)
+    }
+
     fn target(&self, destination: IpAddr) -> Option<RouteTarget> {
         self.routes.iter().find(|route| route.destination.contains(&destination)).map(|route| route.target)
     }
 
     fn by(&self, neighbour: IpAddr) -> Routed {
         self.neighbours.get(&neighbour).map_or(Routed::Unresolved(neighbour), |index| Routed::NextHop(*index))
+    }
+}
+
+/// All hosts of an IPv4 net that is on the link. Two addresses have none (RFC 3021 section 2.2).
+fn broadcast_of(route: &Route) -> Option<IpAddr> {
+    match route.destination {
+        IpNet::V4(net) if route.target == RouteTarget::OnLink && net.prefix_len() <= 30 => Some(net.broadcast().into()),
+        _ => None,
     }
 }
 

@@ -34,8 +34,16 @@ reasons! {
         ExtensionHeaders = "extension_headers", "IPv6 extension headers beyond the bound, or a refused one";
         SourceRouted = "source_routed", "an IPv4 source route option";
         Fragment = "fragment", "a fragment whose datagram is not known";
-        IcmpType = "icmp_type", "an ICMP message that is neither echo nor an error for a known flow";
+        IcmpType = "icmp_type", "an ICMP message that is neither echo nor an error";
+        IcmpRedirect = "icmp_redirect", "an ICMP redirect: routes are the kernel's";
+        IcmpAboutError = "icmp_about_error", "an ICMP error about an ICMP error";
+        IcmpQuote = "icmp_quote", "an ICMP error whose quoted packet cannot be read, or was not sent by the error's destination";
+        IcmpUnknownFlow = "icmp_unknown_flow", "an ICMP error or echo reply that belongs to no known flow";
         Martian = "martian", "a source or destination address that must not be on the wire";
+        Land = "land", "the source is the destination";
+        MulticastSource = "multicast_source", "the source is a multicast address";
+        BroadcastSource = "broadcast_source", "the source is the broadcast address of all or of a net on the uplink";
+        Broadcast = "broadcast", "to the broadcast address of all or of a net on the uplink";
         WrongSource = "wrong_source", "the source address does not belong to the pod that sent it";
         UnknownPort = "unknown_port", "the frame came from a port that no pod has";
         NoVipPort = "no_vip_port", "an unallocated address of a Service range";
@@ -44,6 +52,7 @@ reasons! {
         NoSourceAddress = "no_source_address", "the node has no address of this family to masquerade with";
         NotForUs = "not_for_us", "addressed to the node but no flow of ours: left to nobody";
         TtlExceededSilently = "ttl_exceeded_silent", "TTL used up on a packet that must not be answered";
+        TcpFlags = "tcp_flags", "TCP flags that no segment has together";
         TcpNotSyn = "tcp_not_syn", "a TCP packet of no known connection that cannot start one";
         SctpChunks = "sctp_chunks", "SCTP chunks that do not fit their packet, or must not stand together";
         SctpNotInit = "sctp_not_init", "an SCTP packet of no known association that cannot start one";
@@ -63,7 +72,7 @@ reasons! {
         SuperPacket = "super_packet", "a frame longer than its port's MTU allows: joined on the way (GRO, LRO) and not one packet";
         SlowPathMalformed = "slow_path_malformed", "the slow path could not build an answer to it";
         LinkLocal = "link_local", "a link-local packet that is not for this node";
-        Multicast = "multicast", "multicast and broadcast are not forwarded";
+        Multicast = "multicast", "multicast is not forwarded, nor a packet to one host in a frame to many";
     }
 }
 

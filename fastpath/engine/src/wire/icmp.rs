@@ -37,6 +37,7 @@ pub fn check(message: &[u8], family: EtherType) -> Result<Icmp, DropReason> {
         (EtherType::Ipv4, 0) | (EtherType::Ipv6, 129) => Ok(Icmp::EchoReply { identifier }),
         // Destination unreachable, time exceeded, parameter problem; packet too big is a message of its own in IPv6.
         (EtherType::Ipv4, 3 | 11 | 12) | (EtherType::Ipv6, 1..=4) => Ok(Icmp::Error),
+        (EtherType::Ipv4, 5) | (EtherType::Ipv6, 137) => Err(DropReason::IcmpRedirect),
         _ => Err(DropReason::IcmpType),
     }
 }

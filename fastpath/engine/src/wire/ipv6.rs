@@ -92,7 +92,10 @@ fn walk(packet: &[u8], first: u8) -> Result<(u8, usize), DropReason> {
 pub fn check_addresses(src: Ipv6Addr, dst: Ipv6Addr) -> Result<(), DropReason> {
     let odd =
         |address: Ipv6Addr| address.is_unspecified() || address.is_loopback() || address.to_ipv4_mapped().is_some();
-    if odd(src) || odd(dst) || src.is_multicast() {
+    if src.is_multicast() {
+        return Err(DropReason::MulticastSource);
+    }
+    if odd(src) || odd(dst) {
         return Err(DropReason::Martian);
     }
     if dst.is_multicast() {

@@ -97,6 +97,10 @@ pub fn parse(frame: &[u8], frame_bytes: usize) -> Result<Packet, DropReason> {
             (ip.src.into(), ip.dst.into(), ip.protocol, ip.hop_limit, ip.header_bytes, ip.total_bytes)
         }
     };
+    // The LAND attack, and what comes near it: a host that takes it answers itself for ever.
+    if src == dst {
+        return Err(DropReason::Land);
+    }
     let transport = ethernet::HEADER_BYTES + header_bytes;
     let end = ethernet::HEADER_BYTES + total_bytes;
     // Offsets are 16 bits wide; no port takes a frame as long as that.
@@ -141,10 +145,6 @@ pub fn parse(frame: &[u8], frame_bytes: usize) -> Result<Packet, DropReason> {
         (58, EtherType::Ipv6) => read_icmp(&mut parsed, payload, payload_bytes, family, Protocol::Icmpv6)?,
         _ => return Err(DropReason::UnknownProtocol),
     }
-    // The LAND attack: a host that takes it answers itself for ever.
-    if src == dst && parsed.key.src_port == parsed.key.dst_port && !parsed.is_error() {
-        return Err(DropReason::Martian);
-    }
     Ok(parsed)
 }
 
@@ -175,6 +175,10 @@ fn read_icmp(
                 return Err(DropReason::BadChecksum);
             }
             let quoted = quoted::read(message, family)?;
+            // Else anybody could reach a host through us with an error about another one's flow.
+            if quoted.key.src != parsed.key.dst {
+                return Err(DropReason::IcmpQuote);
+            }
             parsed.key = quoted.key.reversed();
             parsed.content = Content::Error(quoted);
             parsed.opening = Opening::Error;

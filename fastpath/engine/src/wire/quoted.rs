@@ -22,37 +22,34 @@ pub struct Quoted {
     pub no_checksum: bool,
 }
 
-/// Reads the quotation in an ICMP error. Whatever cannot be told apart is an ICMP message that we have no flow for.
+/// Reads the quotation in an ICMP error.
 pub fn read(message: &[u8], family: EtherType) -> Result<Quoted, DropReason> {
-    read_fields(message, family).ok_or(DropReason::IcmpType)
-}
-
-fn read_fields(message: &[u8], family: EtherType) -> Option<Quoted> {
-    let quotation = message.get(icmp::HEADER_BYTES..)?;
+    const UNREADABLE: DropReason = DropReason::IcmpQuote;
+    let quotation = message.get(icmp::HEADER_BYTES..).ok_or(UNREADABLE)?;
     let (src, dst, protocol, header_bytes, total_bytes): (IpAddr, IpAddr, u8, usize, usize) = match family {
         EtherType::Ipv4 => {
-            let ip = ipv4::fields(quotation).ok()?;
+            let ip = ipv4::fields(quotation).map_err(|_| UNREADABLE)?;
             if ip.fragment_offset != 0 {
-                return None;
+                return Err(UNREADABLE);
             }
             (ip.src.into(), ip.dst.into(), ip.protocol, ip.header_bytes, ip.total_bytes)
         }
         EtherType::Ipv6 => {
-            let ip = ipv6::fields(quotation).ok()?;
+            let ip = ipv6::fields(quotation).map_err(|_| UNREADABLE)?;
             (ip.src.into(), ip.dst.into(), ip.protocol, ip.header_bytes, ip.total_bytes)
         }
     };
-    let transport = quotation.get(header_bytes..).filter(|rest| rest.len() >= 8)?;
-    let protocol = Protocol::from_number(protocol)?;
+    let transport = quotation.get(header_bytes..).filter(|rest| rest.len() >= 8).ok_or(UNREADABLE)?;
+    let protocol = Protocol::from_number(protocol).ok_or(UNREADABLE)?;
     let (src_port, dst_port) = match protocol {
         Protocol::Tcp | Protocol::Udp | Protocol::Sctp => (word16(transport, 0), word16(transport, 2)),
-        Protocol::Icmp | Protocol::Icmpv6 => match icmp::check(transport, family).ok()? {
+        Protocol::Icmp | Protocol::Icmpv6 => match icmp::check(transport, family).map_err(|_| UNREADABLE)? {
             Icmp::EchoRequest { identifier } => (identifier, 0),
             Icmp::EchoReply { identifier } => (0, identifier),
-            Icmp::Error => return None,
+            Icmp::Error => return Err(DropReason::IcmpAboutError),
         },
     };
-    Some(Quoted {
+    Ok(Quoted {
         key: FlowKey { src, dst, src_port, dst_port, protocol },
         transport: (icmp::HEADER_BYTES + header_bytes) as u16,
         transport_bytes: total_bytes.saturating_sub(header_bytes) as u16,

@@ -21,6 +21,27 @@ const OPTION_WINDOW_SCALE: u8 = 3;
 /// The low six flags; the two above them are ECN's (RFC 3168) and nobody's concern here.
 const FLAG_BITS: u8 = 0x3f;
 
+/// Bit n: flags n may stand together, PSH and ECN's aside. SYN, RST and FIN exclude each other, and all but SYN and RST come
+/// with ACK (RFC 9293 section 3.10.7); the same set as netfilter's.
+const VALID_FLAGS: u64 = {
+    use TcpSegment as T;
+    let valid = [T::SYN, T::SYN | T::ACK, T::RST, T::RST | T::ACK, T::ACK, T::FIN | T::ACK];
+    let valid_with_urgent = [T::SYN, T::ACK, T::FIN | T::ACK];
+    let (mut set, mut i) = (0, 0);
+    while i < valid.len() {
+        set |= 1 << valid[i] | 1 << (valid[i] | PUSH);
+        i += 1;
+    }
+    i = 0;
+    while i < valid_with_urgent.len() {
+        set |= 1 << (valid_with_urgent[i] | URGENT) | 1 << (valid_with_urgent[i] | URGENT | PUSH);
+        i += 1;
+    }
+    set
+};
+const PUSH: u8 = 8;
+const URGENT: u8 = 32;
+
 /// A checked header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tcp {
@@ -41,6 +62,9 @@ pub fn check(segment: &[u8], bytes: usize) -> Result<Tcp, DropReason> {
         return Err(DropReason::BadHeaderLength);
     }
     let flags = segment[FLAGS] & FLAG_BITS;
+    if VALID_FLAGS >> flags & 1 == 0 {
+        return Err(DropReason::TcpFlags);
+    }
     let options = &segment[HEADER_BYTES_MIN..header_bytes];
     Ok(Tcp {
         src_port: word16(segment, SOURCE_PORT),

@@ -28,6 +28,6 @@ fn echo() {
             lab.forwards("its reply", UPLINK, &reply, HOP_CLIENT, &expected);
         }
         let stray = Packet::echo(f.far(), Layer4::EchoReply(5), f.client());
-        lab.drops("a reply that nobody asked for", UPLINK, &stray.build(), DropReason::IcmpType);
+        lab.drops("a reply that nobody asked for", UPLINK, &stray.build(), DropReason::IcmpUnknownFlow);
     }
 }

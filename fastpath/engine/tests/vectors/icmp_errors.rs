@@ -40,7 +40,7 @@ fn icmp_errors_are_translated_outside_and_inside() {
         verify_quoted_whole(&seen.payload);
 
         let other = Packet::udp((f.node(), 61_001), (f.far(), 10));
-        lab.drops("about no flow of ours", UPLINK, &other.unreachable(f.far()), DropReason::IcmpType);
+        lab.drops("about no flow of ours", UPLINK, &other.unreachable(f.far()), DropReason::NotForUs);
         let mut damaged = on_the_wire.unreachable(f.gateway());
         *damaged.last_mut().unwrap() ^= 1;
         lab.drops("damaged", UPLINK, &damaged, DropReason::BadChecksum);

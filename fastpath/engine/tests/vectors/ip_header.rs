@@ -1,6 +1,7 @@
 //! The fixed headers of both families: versions, lengths, the header checksum, protocols.
 
 use atalho_engine::verdict::DropReason::*;
+use atalho_engine::verdict::Verdict;
 
 use crate::lab::damage::{changed, mended};
 use crate::lab::packet::Packet;
@@ -10,6 +11,9 @@ use crate::{Vector, vector};
 pub const VECTORS: &[Vector] = &[
     vector("RFC 1812 section 5.2.2", "IPv4: version, lengths and checksum", ipv4),
     vector("RFC 8200 section 3", "IPv6: version and length", ipv6),
+    vector("RFC 2474 section 3", "DSCP and ECN of every value are kept", dscp_and_ecn),
+    vector("RFC 791 section 3.1", "identification, reserved bit and DF are kept", identification),
+    vector("RFC 6437 section 2", "the flow label is kept", flow_label),
     vector("RFC 791 section 3.1", "transport protocols that are not supported", protocols),
 ];
 
@@ -51,4 +55,44 @@ fn protocols() {
     for (what, protocol) in [("IGMP", 2), ("IPv4 in IPv4", 4), ("GRE", 47), ("ESP", 50), ("ICMPv6 in IPv4", 58)] {
         lab.drops(what, CLIENT, &mended(&v4, &[(23, protocol)]), UnknownProtocol);
     }
+}
+
+/// What leaves when `frame`, sent by the client to the VIP here, goes in.
+fn through_a_service(lab: &mut Lab, frame: &[u8]) -> Vec<u8> {
+    let sent = lab.send(CLIENT, frame);
+    assert_eq!(sent.verdict, Verdict::Forward { next_hop: HOP_WEB });
+    sent.frame
+}
+
+fn dscp_and_ecn() {
+    for f in FAMILIES {
+        let frame = Packet::udp((f.client(), 1), (f.vip_local(), 53)).build();
+        let mut lab = Lab::new();
+        for class in 0..=u8::MAX {
+            let frame = match f {
+                Family::V4 => mended(&frame, &[(15, class)]),
+                Family::V6 => changed(&frame, &[(14, 0x60 | class >> 4), (15, class << 4 | 5)]),
+            };
+            let left = through_a_service(&mut lab, &frame);
+            assert_eq!(left[14..16], frame[14..16]);
+        }
+    }
+}
+
+fn identification() {
+    let f = Family::V4;
+    let frame = Packet::udp((f.client(), 1), (f.vip_local(), 53)).build();
+    // The reserved bit means nothing (RFC 3514), so it is nobody's to change.
+    for bits in [0x00, 0x40, 0x80, 0xc0] {
+        let frame = mended(&frame, &[(18, 0xab), (19, 0xcd), (20, bits)]);
+        let left = through_a_service(&mut Lab::new(), &frame);
+        assert_eq!(left[18..22], [0xab, 0xcd, bits, 0]);
+    }
+}
+
+fn flow_label() {
+    let f = Family::V6;
+    let frame = Packet::udp((f.client(), 1), (f.vip_local(), 53)).build();
+    let left = through_a_service(&mut Lab::new(), &frame);
+    assert_eq!(left[15..18], frame[15..18]);
 }

@@ -1,14 +1,16 @@
 //! UDP: lengths, and the checksum at its edges.
 
 use atalho_engine::verdict::DropReason::*;
+use atalho_engine::verdict::Verdict;
 
-use crate::lab::damage::changed;
+use crate::lab::damage::{changed, mended};
 use crate::lab::packet::Packet;
 use crate::lab::*;
 use crate::{Vector, vector};
 
 pub const VECTORS: &[Vector] = &[
     vector("RFC 768", "lengths that do not fit", lengths),
+    vector("RFC 768", "a length shorter than the packet's: what is behind it is carried on", shorter),
     vector("RFC 768", "IPv4: no checksum stays no checksum", no_checksum),
     vector("RFC 8200 section 8.1", "IPv6: no checksum is refused", no_checksum_in_ipv6),
     vector("RFC 768", "a translated checksum of 0 is written as ffff", zero_is_written_as_ones),
@@ -19,6 +21,22 @@ fn lengths() {
     let mut lab = Lab::new();
     lab.drops("shorter than its header", CLIENT, &changed(&v4, &[(38, 0), (39, 7)]), BadHeaderLength);
     lab.drops("longer than its packet", CLIENT, &changed(&v4, &[(38, 9)]), BadTotalLength);
+}
+
+/// As netfilter has it. The checksum covers the datagram and not the rest.
+fn shorter() {
+    for f in FAMILIES {
+        let short = Packet::udp((f.client(), 1), (f.vip_local(), 53)).payload(b"four");
+        let mut frame = short.build();
+        frame.extend(b"surplus");
+        let frame = match f {
+            Family::V4 => mended(&frame, &[(17, frame[17] + 7)]),
+            Family::V6 => changed(&frame, &[(19, frame[19] + 7)]),
+        };
+        let sent = Lab::new().send(CLIENT, &frame);
+        assert_eq!(sent.verdict, Verdict::Forward { next_hop: HOP_WEB });
+        assert!(sent.frame.ends_with(b"foursurplus"));
+    }
 }
 
 fn no_checksum() {
