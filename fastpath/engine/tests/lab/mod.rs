@@ -6,6 +6,7 @@
 pub mod damage;
 pub mod packet;
 pub mod sctp;
+pub mod trace;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -185,6 +186,7 @@ impl Lab {
         let sent = self.send_unverified(ingress, frame);
         if let Verdict::Forward { .. } = sent.verdict {
             packet::verify(&sent.frame);
+            trace::keep(frame, &sent.frame);
         }
         sent
     }
@@ -198,6 +200,7 @@ impl Lab {
         let (verdict, via, neighbour, mtu, send_len) =
             (slot.verdict, slot.via, slot.neighbour, slot.mtu, slot.send_len);
         self.engine.counters().settle(verdict, send_len);
+        trace::count(verdict);
         assert!(self.books().is_even(), "{:?}", self.books());
         if let Verdict::Forward { .. } = verdict {
             bytes.truncate(send_len);

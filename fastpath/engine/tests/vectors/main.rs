@@ -20,6 +20,9 @@ mod tcp_header;
 mod tcp_state;
 mod udp;
 
+mod list;
+mod scapy;
+
 /// One case: it panics where a packet is not treated as it must be.
 pub struct Vector {
     /// Where it is written what must happen: an RFC and its section, or a part of Kubernetes' API.
