@@ -31,8 +31,8 @@ use crate::workers::{self, WorkerHandle};
 
 /// Next hops of a node: its pods and its neighbours on the uplink, with room for those that went.
 const NEXT_HOPS: u32 = 16_384;
-/// Buffers between a worker and the slow path.
-const HANDOFF_BUFFERS: usize = 256;
+/// Buffers between a worker and the slow path: a burst of large datagrams in fragments goes through them.
+const HANDOFF_BUFFERS: usize = 512;
 
 /// What the configuration asks of the plan.
 pub fn wishes(config: &Config) -> Wishes {

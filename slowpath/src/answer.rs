@@ -37,8 +37,10 @@ pub fn answer(packet: &Punted<'_>, reason: PuntReason, mtu: u16, tables: &Tables
             may(mtu != 0, DropReason::TooBig)?;
             router_error(packet, Error::TooBig { mtu }, DropReason::TooBig, tables)
         }
-        // Waits, see `crate::waiting`.
-        PuntReason::NeighbourUnresolved => Err(DropReason::SlowPathMalformed),
+        // These wait or go on, see `crate::slow_path`.
+        PuntReason::NeighbourUnresolved | PuntReason::Fragment | PuntReason::ToCut => {
+            Err(DropReason::SlowPathMalformed)
+        }
     }
 }
 

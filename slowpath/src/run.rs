@@ -35,17 +35,17 @@ impl SlowPath {
     /// Handles what workers punted; whether there was anything.
     fn take(&mut self, now_ms: u64) -> bool {
         let mut taken = false;
+        let mut leaving = Vec::new();
         for worker in 0..self.parts.queues.len() {
             let queues = self.parts.queues[worker].clone();
             for _ in 0..TAKE_MAX {
                 let Some(buffer) = queues.punts.pop() else { break };
                 taken = true;
-                if let Some(buffer) = self.handle(now_ms, worker, buffer) {
-                    self.give_back(worker, buffer);
-                }
+                self.handle(now_ms, worker, buffer, |worker, buffer| leaving.push((worker, buffer)));
+                self.give_back(&mut leaving);
             }
-            self.wake(worker);
         }
+        self.wake_workers();
         taken
     }
 
@@ -53,23 +53,24 @@ impl SlowPath {
     fn look(&mut self, now_ms: u64) {
         let mut leaving = Vec::new();
         self.tick(now_ms, |worker, buffer| leaving.push((worker, buffer)));
-        for (worker, buffer) in leaving {
-            self.give_back(worker, buffer);
+        self.give_back(&mut leaving);
+        self.wake_workers();
+    }
+
+    fn give_back(&self, leaving: &mut Vec<(usize, Box<Handoff>)>) {
+        for (worker, buffer) in leaving.drain(..) {
+            // The queue has room for every buffer of the worker, so this cannot fail.
+            let full = self.parts.queues[worker].returns.push(buffer).is_err();
+            debug_assert!(!full, "more buffers than were made");
         }
-        (0..self.parts.queues.len()).for_each(|worker| self.wake(worker));
     }
 
-    fn give_back(&self, worker: usize, buffer: Box<Handoff>) {
-        // The queue has room for every buffer of the worker, so this cannot fail.
-        let full = self.parts.queues[worker].returns.push(buffer).is_err();
-        debug_assert!(!full, "more buffers than were made");
-    }
-
-    fn wake(&self, worker: usize) {
-        let queues = &self.parts.queues[worker];
+    fn wake_workers(&self) {
         std::sync::atomic::fence(Ordering::SeqCst);
-        if !queues.returns.is_empty() && queues.is_asleep() {
-            (self.parts.wake_worker)(worker);
+        for (worker, queues) in self.parts.queues.iter().enumerate() {
+            if !queues.returns.is_empty() && queues.is_asleep() {
+                (self.parts.wake_worker)(worker);
+            }
         }
     }
 }

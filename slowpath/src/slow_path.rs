@@ -1,4 +1,4 @@
-//! The slow path's core: one punted packet in, one buffer back to its worker, now or later.
+//! The slow path's core: one punted packet in, its buffer back to its worker, now or later.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,11 +7,14 @@ use atalho_engine::handoff::{Handoff, Task, WorkerQueues};
 use atalho_engine::next_hops::NextHops;
 use atalho_engine::tables::Tables;
 use atalho_engine::verdict::{DropReason, PuntReason};
+use atalho_engine::wire::fragment;
 
 use crate::answer::answer;
 use crate::bell::Bell;
 use crate::bucket::Bucket;
 use crate::counters::SlowPathCounters;
+use crate::cut::cut;
+use crate::fragments::{self, Fragments};
 use crate::link;
 use crate::punted::Punted;
 use crate::waiting::Waiting;
@@ -40,11 +43,16 @@ pub struct Limits {
     pub packets_per_neighbour: usize,
     /// After this a packet is given up.
     pub neighbour_wait_ms: u64,
+    /// Datagrams in fragments that are followed at a time.
+    pub datagrams: usize,
+    /// After this a datagram is given up, in each family.
+    pub fragments_v4_ms: u64,
+    pub fragments_v6_ms: u64,
 }
 
 impl Default for Limits {
-    /// Linux limits ICMP answers to 1,000/s too (icmp_msgs_per_sec), and gives up on a neighbour after 3 s (three
-    /// questions a second apart).
+    /// Linux limits ICMP answers to 1,000/s too (icmp_msgs_per_sec), gives up on a neighbour after 3 s (three
+    /// questions a second apart), and on a datagram after 30 s (ipfrag_time) or 60 s (RFC 8200 section 4.5).
     fn default() -> Self {
         Self {
             answers_per_s: 1000,
@@ -52,6 +60,9 @@ impl Default for Limits {
             neighbours: 1024,
             packets_per_neighbour: 64,
             neighbour_wait_ms: 3000,
+            datagrams: 4096,
+            fragments_v4_ms: 30_000,
+            fragments_v6_ms: 60_000,
         }
     }
 }
@@ -61,16 +72,18 @@ pub struct SlowPath {
     pub(crate) parts: Parts,
     pub(crate) bell: Bell,
     waiting: Waiting,
+    fragments: Fragments,
     bucket: Bucket,
     counters: Arc<SlowPathCounters>,
 }
 
 impl SlowPath {
     pub fn new(parts: Parts, limits: Limits) -> Self {
-        // Half of a worker's buffers may wait for neighbours; the others stay for everything else.
-        let by_worker_max = parts.queues.iter().map(|queues| queues.free.capacity() / 2).collect();
+        // Half of a worker's buffers may wait for neighbours, a quarter for first fragments; the others stay for all else.
+        let buffers: Vec<usize> = parts.queues.iter().map(|queues| queues.free.capacity()).collect();
         Self {
-            waiting: Waiting::new(limits, by_worker_max),
+            waiting: Waiting::new(limits, buffers.iter().map(|all| all / 2).collect()),
+            fragments: Fragments::new(limits, buffers.iter().map(|all| all / 4)),
             bucket: Bucket::new(limits.answers_per_s, limits.answers_burst),
             counters: Arc::default(),
             bell: Bell::default(),
@@ -87,35 +100,46 @@ impl SlowPath {
         self.counters.clone()
     }
 
-    /// Whether packets wait for neighbours, so that [`Self::tick`] has to be called now and then.
+    /// Whether packets wait for something, so that [`Self::tick`] has to be called now and then.
     pub fn has_waiting(&self) -> bool {
-        self.waiting.packets() > 0
+        self.waiting.packets() + self.fragments.waiting() > 0
     }
 
-    /// Deals with a punted packet of `worker` at `now_ms` (any monotonic clock). The buffer comes back at once with its task
-    /// set, for the queue `returns`, or waits: then [`Self::tick`] gives it back.
-    pub fn handle(&mut self, now_ms: u64, worker: usize, mut buffer: Box<Handoff>) -> Option<Box<Handoff>> {
+    /// Deals with a punted packet of `worker` at `now_ms` (any monotonic clock). `out` gets every buffer that is to go to a
+    /// worker's queue `returns`, its task set, with the number of the worker: at once this one and what waited for it, or
+    /// later, from [`Self::tick`].
+    pub fn handle(
+        &mut self,
+        now_ms: u64,
+        worker: usize,
+        mut buffer: Box<Handoff>,
+        mut out: impl FnMut(usize, Box<Handoff>),
+    ) {
         self.counters.punted();
-        let outcome = match buffer.task {
+        match buffer.task {
             Task::Punt { reason: PuntReason::NeighbourUnresolved, next_hop_address: Some(address), .. } => {
-                return self.wait(now_ms, address, worker, buffer);
+                self.wait(now_ms, address, worker, buffer, &mut out);
             }
-            Task::Punt { reason, mtu, .. } => self.answer(now_ms, reason, mtu, &mut buffer).map(|()| reason),
-            Task::Resume | Task::Reply | Task::Drop(_) => Err(DropReason::SlowPathMalformed),
-        };
-        Some(match outcome {
-            Ok(reason) => {
-                self.counters.answered(reason);
-                buffer.task = Task::Reply;
-                buffer
+            Task::Punt { reason: PuntReason::Fragment, .. } => self.follow(now_ms, worker, buffer, &mut out),
+            Task::Punt { reason: PuntReason::ToCut, mtu, .. } => self.cut(worker, buffer, mtu, &mut out),
+            Task::Punt { reason, mtu, .. } => match self.answer(now_ms, reason, mtu, &mut buffer) {
+                Ok(()) => {
+                    self.counters.answered(reason);
+                    buffer.task = Task::Reply;
+                    out(worker, buffer);
+                }
+                Err(reason) => out(worker, dropped(&self.counters, buffer, reason)),
+            },
+            Task::Resume | Task::Reply | Task::Drop(_) => {
+                out(worker, dropped(&self.counters, buffer, DropReason::SlowPathMalformed));
             }
-            Err(reason) => self.dropped(buffer, reason),
-        })
+        }
+        self.counters.waiting(self.waiting.packets() + self.fragments.waiting());
     }
 
     /// Gives `out` the packets that need not wait any more, each with the worker whose buffer it is.
     pub fn tick(&mut self, now_ms: u64, mut out: impl FnMut(usize, Box<Handoff>)) {
-        let Self { parts, waiting, counters, .. } = self;
+        let Self { parts, waiting, fragments, counters, .. } = self;
         let tables = (parts.tables)();
         let next_hops = parts.next_hops;
         // Both callbacks give buffers out; they are gathered so that they need not share `out`.
@@ -128,27 +152,71 @@ impl SlowPath {
             |(worker, buffer), reason| given_up.push((worker, buffer, reason)),
             |address| (parts.ask_neighbour)(address),
         );
-        counters.waiting(waiting.packets());
         for (worker, mut buffer) in leaving {
             counters.resumed();
             buffer.task = Task::Resume;
             out(worker, buffer);
         }
         for (worker, buffer, reason) in given_up {
-            out(worker, self.dropped(buffer, reason));
+            out(worker, dropped(counters, buffer, reason));
+        }
+        fragments.tick(now_ms, &mut |leaving| followed(counters, leaving, &mut out));
+        counters.waiting(waiting.packets() + fragments.waiting());
+    }
+
+    fn wait(
+        &mut self,
+        now_ms: u64,
+        address: IpAddr,
+        worker: usize,
+        buffer: Box<Handoff>,
+        out: &mut impl FnMut(usize, Box<Handoff>),
+    ) {
+        match self.waiting.park(now_ms, address, worker, buffer) {
+            Ok(true) => (self.parts.ask_neighbour)(address),
+            Ok(false) => {}
+            Err(buffer) => out(worker, dropped(&self.counters, buffer, DropReason::NeighbourQueueFull)),
         }
     }
 
-    fn wait(&mut self, now_ms: u64, address: IpAddr, worker: usize, buffer: Box<Handoff>) -> Option<Box<Handoff>> {
-        match self.waiting.park(now_ms, address, worker, buffer) {
-            Ok(ask) => {
-                if ask {
-                    (self.parts.ask_neighbour)(address);
-                }
-                self.counters.waiting(self.waiting.packets());
-                None
+    /// A fragment goes on by its datagram's first one, which it may be itself, or waits for it.
+    fn follow(&mut self, now_ms: u64, worker: usize, buffer: Box<Handoff>, out: &mut impl FnMut(usize, Box<Handoff>)) {
+        let Self { fragments, counters, .. } = self;
+        match fragment::read(buffer.bytes(), buffer.bytes().len()) {
+            Ok(fragment) => {
+                fragments.take(now_ms, worker, buffer, fragment, &mut |leaving| followed(counters, leaving, out));
             }
-            Err(buffer) => Some(self.dropped(buffer, DropReason::NeighbourQueueFull)),
+            Err(reason) => out(worker, dropped(counters, buffer, reason)),
+        }
+    }
+
+    /// A packet that is translated and addressed goes out in fragments, in as many buffers of its worker; or not at all.
+    fn cut(&mut self, worker: usize, buffer: Box<Handoff>, mtu: u16, out: &mut impl FnMut(usize, Box<Handoff>)) {
+        let Some(pieces) = cut(buffer.bytes(), mtu) else {
+            return out(worker, dropped(&self.counters, buffer, DropReason::TooBig));
+        };
+        let ingress = buffer.ingress;
+        let mut buffers = vec![buffer];
+        while buffers.len() < pieces.len()
+            && let Some(more) = self.parts.queues.get(worker).and_then(|queues| queues.free.pop())
+        {
+            buffers.push(more);
+        }
+        let is_enough = buffers.len() >= pieces.len();
+        let mut pieces = pieces.iter();
+        for (at, mut buffer) in buffers.into_iter().enumerate() {
+            buffer.task = match pieces.next() {
+                Some(piece) if is_enough && buffer.fill(piece, ingress) => Task::Reply,
+                // The packet's own buffer stands for it in the books, the others were never used.
+                _ => Task::Drop(DropReason::PuntQueueFull),
+            };
+            if at == 0 {
+                match buffer.task {
+                    Task::Reply => self.counters.answered(PuntReason::ToCut),
+                    _ => self.counters.dropped(DropReason::PuntQueueFull),
+                }
+            }
+            out(worker, buffer);
         }
     }
 
@@ -171,11 +239,25 @@ impl SlowPath {
         self.bucket.spend();
         Ok(())
     }
+}
 
-    fn dropped(&self, mut buffer: Box<Handoff>, reason: DropReason) -> Box<Handoff> {
-        self.counters.dropped(reason);
-        buffer.task = Task::Drop(reason);
-        buffer
+fn dropped(counters: &SlowPathCounters, mut buffer: Box<Handoff>, reason: DropReason) -> Box<Handoff> {
+    counters.dropped(reason);
+    buffer.task = Task::Drop(reason);
+    buffer
+}
+
+/// Sends a fragment back to its worker, as a packet of its flow or to be dropped.
+fn followed(counters: &SlowPathCounters, leaving: fragments::Leaving, out: &mut impl FnMut(usize, Box<Handoff>)) {
+    let fragments::Leaving { worker, mut buffer, end } = leaving;
+    match end {
+        Ok(packet) => {
+            counters.resumed();
+            buffer.fragment = Some(packet);
+            buffer.task = Task::Resume;
+            out(worker, buffer);
+        }
+        Err(reason) => out(worker, dropped(counters, buffer, reason)),
     }
 }
 

@@ -70,16 +70,16 @@ fn a_task_that_is_no_punt_is_given_back_as_a_drop() {
     for task in [Task::Resume, Task::Reply, Task::Drop(DropReason::TooBig)] {
         let mut buffer = punt(PuntReason::NoEndpoint, None, UPLINK, 0, &udp_v4());
         buffer.task = task;
-        let returned = node.slow.handle(0, 0, buffer).unwrap();
+        let (_, returned) = node.handle(0, 0, buffer).pop().unwrap();
         assert_eq!(returned.task, Task::Drop(DropReason::SlowPathMalformed));
     }
     let unnamed = node.punt(0, PuntReason::NeighbourUnresolved, UPLINK, 0, &udp_v4()).unwrap();
     assert_eq!(unnamed.task, Task::Drop(DropReason::SlowPathMalformed), "a wait for nobody");
     let mut lying = punt(PuntReason::NoEndpoint, None, UPLINK, 0, &udp_v4());
     lying.len = usize::MAX;
-    assert!(node.slow.handle(0, 0, lying).is_some());
+    assert_eq!(node.handle(0, 0, lying).len(), 1);
     let foreign = punt(PuntReason::NeighbourUnresolved, Some(ip(NEIGHBOUR)), UPLINK, 0, &udp_v4());
-    assert!(node.slow.handle(0, 7, foreign).is_some(), "a worker that does not exist");
+    assert_eq!(node.handle(0, 7, foreign).len(), 1, "a worker that does not exist");
 }
 
 /// Whole junk, or a good packet with a few bytes changed and its end cut off.

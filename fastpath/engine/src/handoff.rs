@@ -9,6 +9,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::conntrack::FlowRef;
 use crate::verdict::{DropReason, PuntReason};
+use crate::wire::Packet;
 
 /// Largest frame that can be handed over, bytes: an IP packet of the largest MTU that any port may have (9,216, what
 /// switches call jumbo), Ethernet header and one VLAN tag included.
@@ -20,7 +21,8 @@ pub enum Task {
     /// Worker -> slow path: deal with it, for this reason. `next_hop_address`: the neighbour that is not resolved, with
     /// `NeighbourUnresolved`. `mtu`: of the next hop that it does not fit, bytes, with `TooBig`; else 0.
     Punt { reason: PuntReason, next_hop_address: Option<IpAddr>, mtu: u16 },
-    /// Slow path -> worker: run it through the pipeline as if it had just come in by `ingress`. Not counted as received again.
+    /// Slow path -> worker: run it through the pipeline as if it had just come in by `ingress`
+    /// ([`crate::pipeline::Slot::resumed`]). Not counted as received again.
     Resume,
     /// Slow path -> worker: a complete frame of our own, Ethernet addresses included, to be transmitted as it is by the
     /// port of `ingress`: by the uplink if that is the uplink, else by the funnel (its destination MAC is then a tag, or
@@ -33,16 +35,31 @@ pub enum Task {
 /// One frame on its way between threads.
 pub struct Handoff {
     pub task: Task,
-    /// Kernel interface index of the port by which the frame came in.
+    /// Kernel interface index of the port by which the frame came in; with [`PuntReason::ToCut`], by which it leaves.
     pub ingress: u32,
+    /// What the slow path knows a fragment to be: a packet of the flow that its datagram's first fragment shows.
+    pub fragment: Option<Packet>,
     /// Bytes used of `frame`.
     pub len: usize,
     pub frame: [u8; HANDOFF_FRAME_BYTES],
 }
 
 impl Handoff {
+    /// An empty buffer.
+    pub fn new() -> Box<Self> {
+        Box::new(Self { task: Task::Resume, ingress: 0, fragment: None, len: 0, frame: [0; HANDOFF_FRAME_BYTES] })
+    }
+
+    /// Takes in a frame as it came in by `ingress`; whether it has room for it.
+    pub fn fill(&mut self, frame: &[u8], ingress: u32) -> bool {
+        let Some(room) = self.frame.get_mut(..frame.len()) else { return false };
+        room.copy_from_slice(frame);
+        (self.len, self.ingress, self.fragment) = (frame.len(), ingress, None);
+        true
+    }
+
     pub fn bytes(&self) -> &[u8] {
-        &self.frame[..self.len]
+        &self.frame[..self.len.min(HANDOFF_FRAME_BYTES)]
     }
 }
 
@@ -77,9 +94,8 @@ impl WorkerQueues {
             epoch: AtomicU64::new(0),
         };
         for _ in 0..buffers {
-            let buffer = Handoff { task: Task::Resume, ingress: 0, len: 0, frame: [0; HANDOFF_FRAME_BYTES] };
             // The queue holds exactly `buffers`, so this cannot fail.
-            let _ = queues.free.push(Box::new(buffer));
+            let _ = queues.free.push(Handoff::new());
         }
         Arc::new(queues)
     }

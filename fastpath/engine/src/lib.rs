@@ -8,6 +8,7 @@ pub mod atomic;
 pub mod conntrack;
 pub mod counters;
 pub mod flow;
+mod fragments;
 pub mod handoff;
 pub mod next_hops;
 pub mod pipeline;

@@ -17,6 +17,8 @@ use crate::admit::{self, Decision, Egress, FirstPacket, Outcome};
 use crate::conntrack::{ConnTable, Direction, Epochs, Flow, InsertError, NewConnection, Probe, Rewrite};
 use crate::counters::Counters;
 use crate::flow::{FlowKey, Opening, Protocol};
+use crate::fragments;
+use crate::handoff::Handoff;
 use crate::next_hops::{NextHop, NextHops};
 use crate::rewrite::{self, Hop};
 use crate::tables::Tables;
@@ -38,8 +40,10 @@ pub struct Slot<'a> {
     /// Bytes of the whole frame: more than `frame` has where a port delivers long ones in pieces, of which this is the first.
     pub frame_bytes: usize,
     /// Kernel interface index of the port by which it came in: the uplink, the funnel's kernel end for the node itself,
-    /// a pod's host end.
+    /// a pod's host end. After `Punt(ToCut)` the port by which it leaves.
     pub ingress: u32,
+    /// A fragment that the slow path followed to its flow.
+    pub fragment: Option<&'a Packet>,
     pub verdict: Verdict,
     /// `Forward`: bytes of the frame to send, without padding.
     pub send_len: usize,
@@ -47,7 +51,7 @@ pub struct Slot<'a> {
     pub via: NextHopKind,
     /// `Punt(NeighbourUnresolved)`: whom to ask for.
     pub neighbour: Option<IpAddr>,
-    /// `Punt(TooBig)`: the next hop's MTU, bytes of an IP packet; else 0.
+    /// `Punt(TooBig)`, `Punt(ToCut)`: the next hop's MTU, bytes of an IP packet; else 0.
     pub mtu: u16,
 }
 
@@ -59,6 +63,7 @@ impl<'a> Slot<'a> {
             frame,
             frame_bytes,
             ingress,
+            fragment: None,
             verdict: Verdict::Drop(DropReason::TooShort),
             send_len: 0,
             via: NextHopKind::Unused,
@@ -67,8 +72,21 @@ impl<'a> Slot<'a> {
         }
     }
 
+    /// A packet that the slow path gives back, for [`Engine::resume`].
+    pub fn resumed(buffer: &'a mut Handoff) -> Self {
+        let Handoff { frame, len, ingress, fragment, .. } = buffer;
+        Self { fragment: fragment.as_ref(), ..Self::new(&mut frame[..*len], *ingress) }
+    }
+
     fn drops(&mut self, reason: DropReason) {
         self.verdict = Verdict::Drop(reason);
+    }
+
+    /// Ready to be sent, but for its length (RFC 1812 section 4.2.2.7).
+    #[cold]
+    fn is_to_be_cut(&mut self, next_hop: &NextHop) {
+        self.verdict = Verdict::Punt(PuntReason::ToCut);
+        (self.mtu, self.ingress) = (next_hop.mtu, next_hop.ifindex);
     }
 
     fn ends(&mut self, detour: Detour) {
@@ -188,7 +206,12 @@ impl Engine {
     fn parse(&mut self, batch: &mut [Slot<'_>]) {
         let table = &self.parts.table;
         for (slot, work) in batch.iter_mut().zip(&mut self.work) {
-            match wire::parse(slot.frame, slot.frame_bytes) {
+            let parsed = match wire::parse(slot.frame, slot.frame_bytes) {
+                Err(DropReason::Fragment) => fragments::follow(slot.frame, slot.frame_bytes, slot.fragment),
+                Err(reason) => Err(Verdict::Drop(reason)),
+                Ok(packet) => Ok(packet),
+            };
+            match parsed {
                 Ok(packet) => {
                     work.probe = table.probe(&packet.key);
                     if let Some(probe) = &work.probe {
@@ -197,8 +220,8 @@ impl Engine {
                     work.packet = packet;
                     work.way = Way::Unknown;
                 }
-                Err(reason) => {
-                    slot.drops(reason);
+                Err(verdict) => {
+                    slot.verdict = verdict;
                     work.way = Way::Ended;
                 }
             }
@@ -276,9 +299,10 @@ impl Engine {
         let EngineParts { table, next_hops, counters, .. } = &self.parts;
         let node_ifindex = next_hops.get(hop::NODE).map(|node| node.ifindex);
         for (slot, work) in batch.iter_mut().zip(&self.work) {
+            let packet = &work.packet;
             let (next_hop, destination) = match &work.way {
                 Way::Found(flow) => (flow.next_hop, flow.rewrite.dst),
-                Way::Unchanged => (hop::NODE, work.packet.key.dst),
+                Way::Unchanged => (hop::NODE, packet.key.dst),
                 Way::Ended => {
                     count_drop(counters, slot.verdict);
                     continue;
@@ -287,21 +311,31 @@ impl Engine {
                 Way::Unknown => continue,
             };
             let from_node = node_ifindex == Some(slot.ingress);
-            match route(next_hops, tables, &work.packet, next_hop, destination, from_node) {
+            match route(next_hops, tables, packet, next_hop, destination, from_node) {
                 Ok(way_out) => {
                     if let Way::Found(flow) = &work.way {
-                        if !work.packet.is_error() {
+                        if packet.is_fragment()
+                            && let Err(reason) = fragments::check_rewrite(packet, &flow.rewrite)
+                        {
+                            slot.drops(reason);
+                            counters.dropped(reason);
+                            continue;
+                        }
+                        if !packet.is_error() {
                             table.touch(flow, now_s);
-                            if work.packet.key.protocol == Protocol::Tcp {
-                                table.observe_tcp(flow, &work.packet.tcp);
+                            if packet.key.protocol == Protocol::Tcp {
+                                table.observe_tcp(flow, &packet.tcp);
                             }
                         }
-                        rewrite::apply(slot.frame, &work.packet, &flow.rewrite, way_out.hop);
+                        rewrite::apply(slot.frame, packet, &flow.rewrite, way_out.hop);
                     }
                     way_out.address(slot.frame);
                     slot.verdict = Verdict::Forward { next_hop };
                     slot.via = way_out.next_hop.kind;
-                    slot.send_len = usize::from(work.packet.end);
+                    slot.send_len = usize::from(packet.end);
+                    if !way_out.next_hop.fits(packet) {
+                        slot.is_to_be_cut(&way_out.next_hop);
+                    }
                 }
                 Err(detour) => {
                     slot.ends(detour);
@@ -329,6 +363,13 @@ fn may_use(tables: &Tables, ingress: u32, packet: &Packet, flow: &Flow) -> Resul
     admit::check_source(tables, port, packet.src)
 }
 
+impl NextHop {
+    #[inline]
+    fn fits(&self, packet: &Packet) -> bool {
+        packet.ip_bytes() <= usize::from(self.mtu)
+    }
+}
+
 /// A usable way out.
 struct WayOut {
     next_hop: NextHop,
@@ -348,8 +389,8 @@ impl WayOut {
     }
 }
 
-/// The next hop, if the packet may take it: it exists, the packet has hops left and is not too long, the neighbour is
-/// known. `destination` is the packet's after translation.
+/// The next hop, if the packet may take it: it exists, the packet has hops left and is not too long unless it may be cut,
+/// the neighbour is known. `destination` is the packet's after translation.
 #[inline]
 fn route(
     next_hops: &NextHops,
@@ -370,7 +411,7 @@ fn route(
             Detour::Punt(PuntReason::TtlExceeded)
         });
     }
-    if packet.ip_bytes() > usize::from(next_hop.mtu) {
+    if !next_hop.fits(packet) && !packet.may_be_cut {
         return Err(if packet.is_error() {
             Detour::Drop(DropReason::TooBig)
         } else {

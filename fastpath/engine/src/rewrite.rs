@@ -22,7 +22,7 @@ pub fn apply(frame: &mut [u8], packet: &Packet, rewrite: &Rewrite, forwarded: Ho
     let ip = &mut frame[ethernet::HEADER_BYTES..end];
     let transport = usize::from(packet.transport) - ethernet::HEADER_BYTES;
     match packet.content {
-        Content::Flow => {
+        Content::Flow | Content::FirstFragment => {
             let family = Family::of(packet.src);
             let header = Headers {
                 family,
@@ -32,6 +32,10 @@ pub fn apply(frame: &mut [u8], packet: &Packet, rewrite: &Rewrite, forwarded: Ho
                 no_checksum: packet.no_checksum,
             };
             header.translate(ip, rewrite);
+        }
+        // Its transport header, and with it ports and checksum, stand elsewhere.
+        Content::LaterFragment => {
+            change_addresses(ip, Family::of(packet.src), rewrite);
         }
         Content::Error(quoted) => {
             // Inside is a packet of the other direction as it left us: it becomes what its sender had sent.
@@ -113,13 +117,7 @@ impl Headers {
     /// off before its checksum, as in a quotation, is changed as far as it goes.
     #[inline]
     fn translate(&self, ip: &mut [u8], new: &Rewrite) {
-        let mut addresses = Delta::default();
-        change_address(ip, self.family.source(), new.src, &mut addresses);
-        change_address(ip, self.family.destination(), new.dst, &mut addresses);
-        if self.family == Family::V4 {
-            update(ip, ipv4::CHECKSUM, addresses);
-        }
-
+        let addresses = change_addresses(ip, self.family, new);
         let mut ports = Delta::default();
         let segment = &mut ip[self.transport..];
         let checksum_at = match self.protocol {
@@ -199,6 +197,18 @@ fn take_hop(ip: &mut [u8], family: Family) {
         }
         Family::V6 => ip[ipv6::HOP_LIMIT] = ip[ipv6::HOP_LIMIT].saturating_sub(1),
     }
+}
+
+/// Changes both addresses and an IPv4 header's checksum; returns what that changed under a pseudo-header.
+#[inline]
+fn change_addresses(ip: &mut [u8], family: Family, new: &Rewrite) -> Delta {
+    let mut delta = Delta::default();
+    change_address(ip, family.source(), new.src, &mut delta);
+    change_address(ip, family.destination(), new.dst, &mut delta);
+    if family == Family::V4 {
+        update(ip, ipv4::CHECKSUM, delta);
+    }
+    delta
 }
 
 #[inline]

@@ -33,7 +33,15 @@ reasons! {
         UnknownProtocol = "unknown_protocol", "a transport protocol that is not supported";
         ExtensionHeaders = "extension_headers", "IPv6 extension headers beyond the bound, or a refused one";
         SourceRouted = "source_routed", "an IPv4 source route option";
-        Fragment = "fragment", "a fragment whose datagram is not known";
+        Fragment = "fragment", "a fragment that cannot be followed to a flow: of an ICMP error, or quoted by one";
+        FragmentTiny = "fragment_tiny", "a first fragment without its whole transport header, or a later one that reaches into it";
+        FragmentUnaligned = "fragment_unaligned", "a fragment that is empty, or not the last and no multiple of 8 bytes";
+        FragmentBeyondEnd = "fragment_beyond_end", "a fragment that reaches beyond the longest datagram";
+        FragmentOverlap = "fragment_overlap", "a fragment that overlaps others or contradicts them, and all that follow of its datagram";
+        FragmentDuplicate = "fragment_duplicate", "a fragment that came before";
+        FragmentTimeout = "fragment_timeout", "a fragment whose first one did not come in time";
+        FragmentsFull = "fragments_full", "a fragment that waited for its first one and had to give way, or of a datagram in too many";
+        FragmentSctp = "fragment_sctp", "a fragment of SCTP with a translated port, whose checksum cannot be made anew";
         IcmpType = "icmp_type", "an ICMP message that is neither echo nor an error";
         IcmpRedirect = "icmp_redirect", "an ICMP redirect: routes are the kernel's";
         IcmpAboutError = "icmp_about_error", "an ICMP error about an ICMP error";
@@ -85,6 +93,8 @@ reasons! {
         NoEndpoint = "no_endpoint", "the Service has no endpoint: answered with a reset or port unreachable";
         UnknownServicePort = "unknown_service_port", "a port that the Service does not have: answered with a reset or port unreachable";
         TooBig = "needs_fragmentation", "longer than the egress MTU: answered with fragmentation needed or packet too big";
+        ToCut = "to_cut", "longer than the egress MTU and allowed to be cut: sent on in fragments";
+        Fragment = "fragment", "a fragment: goes on by its datagram's first one, or waits for it";
     }
 }
 
@@ -95,7 +105,7 @@ pub enum Verdict {
     Forward {
         next_hop: u32,
     },
-    /// Give the unchanged frame to the slow path.
+    /// Give the frame to the slow path: unchanged, but with [`PuntReason::ToCut`] ready to be sent if it were not too long.
     Punt(PuntReason),
     Drop(DropReason),
 }

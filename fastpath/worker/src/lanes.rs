@@ -92,6 +92,7 @@ impl Expiry {
 #[derive(Clone, Copy)]
 struct Outcome {
     verdict: Verdict,
+    ingress: u32,
     send_len: usize,
     via: NextHopKind,
     neighbour: Option<IpAddr>,
@@ -101,6 +102,7 @@ struct Outcome {
 impl Outcome {
     const NONE: Self = Self {
         verdict: Verdict::Drop(DropReason::TooShort),
+        ingress: 0,
         send_len: 0,
         via: NextHopKind::Unused,
         neighbour: None,
@@ -108,7 +110,8 @@ impl Outcome {
     };
 
     fn of(slot: &Slot<'_>) -> Self {
-        Self { verdict: slot.verdict, send_len: slot.send_len, via: slot.via, neighbour: slot.neighbour, mtu: slot.mtu }
+        let Slot { verdict, ingress, send_len, via, neighbour, mtu, .. } = *slot;
+        Self { verdict, ingress, send_len, via, neighbour, mtu }
     }
 
     fn punt(&self, reason: PuntReason) -> Task {
@@ -189,8 +192,8 @@ impl<P: Port> Lanes<P> {
         self.received = received;
         let outcomes = self.process(tables, now_s);
         let mut batch = std::mem::take(&mut self.batch);
-        for ((frame, ingress), outcome) in batch.drain(..).zip(&outcomes) {
-            self.act(frame, ingress, outcome);
+        for ((frame, _), outcome) in batch.drain(..).zip(&outcomes) {
+            self.act(frame, outcome);
         }
         self.batch = batch;
         count
@@ -227,7 +230,7 @@ impl<P: Port> Lanes<P> {
     }
 
     /// Carries a verdict out: each frame ends in a ring, or back in the pool; each packet in one counter.
-    fn act(&mut self, mut frame: Frame, ingress: u32, outcome: &Outcome) {
+    fn act(&mut self, mut frame: Frame, outcome: &Outcome) {
         match outcome.verdict {
             Verdict::Forward { .. } => {
                 self.pool.truncate(&mut frame, outcome.send_len);
@@ -237,7 +240,7 @@ impl<P: Port> Lanes<P> {
                 match self.queues.free.pop() {
                     Some(mut buffer) => match self.pool.copy_to(&frame, &mut buffer.frame) {
                         Some(len) => {
-                            (buffer.len, buffer.ingress) = (len, ingress);
+                            (buffer.len, buffer.ingress, buffer.fragment) = (len, outcome.ingress, None);
                             self.punt(buffer, outcome.punt(reason), reason);
                         }
                         None => {
@@ -326,15 +329,14 @@ impl<P: Port> Lanes<P> {
             let mut slots: [Slot<'_>; RETURNS_PER_TURN] = std::array::from_fn(|_| Slot::default());
             let count = returned.len();
             for (slot, buffer) in slots.iter_mut().zip(&mut returned) {
-                let buffer = &mut **buffer;
-                *slot = Slot::new(&mut buffer.frame[..buffer.len], buffer.ingress);
+                *slot = Slot::resumed(buffer);
             }
             self.engine.resume(tables, now_s, &mut slots[..count]);
             for (outcome, slot) in outcomes.iter_mut().zip(&slots[..count]) {
                 *outcome = Outcome::of(slot);
             }
         }
-        for (buffer, outcome) in returned.drain(..).zip(&outcomes) {
+        for (mut buffer, outcome) in returned.drain(..).zip(&outcomes) {
             match outcome.verdict {
                 Verdict::Forward { .. } => {
                     match self.pool.copy_from(&buffer.frame[..outcome.send_len]) {
@@ -343,7 +345,10 @@ impl<P: Port> Lanes<P> {
                     }
                     self.free(buffer);
                 }
-                Verdict::Punt(reason) => self.punt(buffer, outcome.punt(reason), reason),
+                Verdict::Punt(reason) => {
+                    buffer.ingress = outcome.ingress;
+                    self.punt(buffer, outcome.punt(reason), reason);
+                }
                 Verdict::Drop(_) => self.free(buffer),
             }
         }

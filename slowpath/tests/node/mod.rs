@@ -106,17 +106,21 @@ impl TestNode {
         mtu: u16,
         frame: &[u8],
     ) -> Option<Box<Handoff>> {
-        let returned = self.slow.handle(now_ms, 0, punt(reason, None, ingress, mtu, frame));
-        self.check_books();
-        returned
+        self.handle(now_ms, 0, punt(reason, None, ingress, mtu, frame)).pop().map(|(_, buffer)| buffer)
     }
 
     /// Punts `frame` to wait for `address`.
     pub fn wait_for(&mut self, now_ms: u64, worker: usize, address: IpAddr, frame: &[u8]) -> Option<Task> {
         let buffer = punt(PuntReason::NeighbourUnresolved, Some(address), POD_PORT, 0, frame);
-        let returned = self.slow.handle(now_ms, worker, buffer);
+        self.handle(now_ms, worker, buffer).pop().map(|(_, buffer)| buffer.task)
+    }
+
+    /// What comes back at once when `buffer` is punted.
+    pub fn handle(&mut self, now_ms: u64, worker: usize, buffer: Box<Handoff>) -> Vec<(usize, Box<Handoff>)> {
+        let mut out = Vec::new();
+        self.slow.handle(now_ms, worker, buffer, |worker, buffer| out.push((worker, buffer)));
         self.check_books();
-        returned.map(|buffer| buffer.task)
+        out
     }
 
     /// What a look at the waiting packets lets go.
@@ -147,8 +151,10 @@ pub fn punt(
 ) -> Box<Handoff> {
     let task = Task::Punt { reason, next_hop_address, mtu };
     // What an earlier packet left in the buffer must never show.
-    let mut buffer = Box::new(Handoff { task, ingress, len: frame.len(), frame: [0xee; HANDOFF_FRAME_BYTES] });
-    buffer.frame[..frame.len()].copy_from_slice(frame);
+    let mut buffer = Handoff::new();
+    buffer.fill(&[0xee; HANDOFF_FRAME_BYTES], ingress);
+    assert!(buffer.fill(frame, ingress));
+    buffer.task = task;
     buffer
 }
 

@@ -8,6 +8,7 @@ use crate::verdict::DropReason;
 
 pub const HEADER_BYTES_MIN: usize = 20;
 const TOTAL_LENGTH: usize = 2;
+const IDENTIFICATION: usize = 4;
 const FRAGMENT: usize = 6;
 pub const TTL: usize = 8;
 pub const PROTOCOL: usize = 9;
@@ -29,6 +30,8 @@ pub struct Ipv4 {
     pub ttl: u8,
     pub header_bytes: usize,
     pub total_bytes: usize,
+    pub identification: u16,
+    pub dont_fragment: bool,
     pub more_fragments: bool,
     /// In units of 8 bytes.
     pub fragment_offset: u16,
@@ -80,6 +83,8 @@ pub fn fields(packet: &[u8]) -> Result<Ipv4, DropReason> {
         ttl: packet[TTL],
         header_bytes,
         total_bytes,
+        identification: word16(packet, IDENTIFICATION),
+        dont_fragment: fragment & 0x4000 != 0,
         more_fragments: fragment & 0x2000 != 0,
         fragment_offset: fragment & 0x1fff,
     })

@@ -15,7 +15,7 @@ pub const DESTINATION: Range<usize> = 24..40;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+pub const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// Extension headers that a packet may have: one of each that is let through (RFC 8200 section 4.1), and one to spare.
@@ -27,9 +27,9 @@ pub struct Ipv6 {
     pub src: Ipv6Addr,
     pub dst: Ipv6Addr,
     pub hop_limit: u8,
-    /// The transport protocol, behind the extension headers.
+    /// The transport protocol, behind the extension headers; in a part of a datagram [`FRAGMENT`].
     pub protocol: u8,
-    /// Bytes up to the transport header.
+    /// Bytes up to the transport header, or to the fragment header.
     pub header_bytes: usize,
     pub total_bytes: usize,
 }
@@ -42,7 +42,8 @@ pub fn check(packet: &[u8], bytes: usize) -> Result<Ipv6, DropReason> {
     if header.total_bytes > bytes {
         return Err(DropReason::BadTotalLength);
     }
-    let (protocol, header_bytes) = walk(&packet[..header.total_bytes.min(packet.len())], header.protocol)?;
+    let (protocol, header_bytes) =
+        walk(&packet[..header.total_bytes.min(packet.len())], header.protocol, HEADER_BYTES)?;
     Ok(Ipv6 { protocol, header_bytes, ..header })
 }
 
@@ -64,15 +65,61 @@ pub fn fields(packet: &[u8]) -> Result<Ipv6, DropReason> {
     })
 }
 
-/// The transport protocol and its offset. Routing headers are refused (RFC 5095 for type 0; no other has a use here).
-fn walk(packet: &[u8], first: u8) -> Result<(u8, usize), DropReason> {
-    let (mut next, mut at) = (first, HEADER_BYTES);
-    for position in 0..=EXTENSION_HEADERS_MAX {
+/// A fragment header (RFC 8200 section 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FragmentHeader {
+    pub next: u8,
+    /// In units of 8 bytes.
+    pub offset: u16,
+    pub more_fragments: bool,
+    pub identification: u32,
+}
+
+impl FragmentHeader {
+    pub const BYTES: usize = 8;
+
+    /// The fragment header at `at` of `packet`; `None` where the packet ends before its end.
+    pub fn read(packet: &[u8], at: usize) -> Option<Self> {
+        let [next, _, high, low, id @ ..] = array::<8>(packet, at)?;
+        let offset = u16::from_be_bytes([high, low]);
+        Some(Self {
+            next,
+            offset: offset >> 3,
+            more_fragments: offset & 1 != 0,
+            identification: u32::from_be_bytes(id),
+        })
+    }
+
+    /// Whether the packet is no part of anything: a whole datagram that happens to have this header (RFC 6946).
+    pub const fn is_atomic(&self) -> bool {
+        self.offset == 0 && !self.more_fragments
+    }
+}
+
+/// The transport protocol behind a first fragment's header, and its offset. All headers have to be there (RFC 7112).
+pub fn behind_fragment_header(packet: &[u8], at: usize, next: u8) -> Result<(u8, usize), DropReason> {
+    let (protocol, transport) = walk(packet, next, at + FragmentHeader::BYTES)?;
+    // A fragment of a fragment.
+    if protocol == FRAGMENT { Err(DropReason::ExtensionHeaders) } else { Ok((protocol, transport)) }
+}
+
+/// The transport protocol and its offset; or those of a fragment header, which whole packets have too. Routing headers are
+/// refused (RFC 5095 for type 0; no other has a use here).
+fn walk(packet: &[u8], first: u8, from: usize) -> Result<(u8, usize), DropReason> {
+    let (mut next, mut at) = (first, from);
+    for _ in 0..=EXTENSION_HEADERS_MAX {
         match next {
             // Only the first header may be hop-by-hop (RFC 8200 section 4.1).
-            HOP_BY_HOP if position > 0 => return Err(DropReason::ExtensionHeaders),
+            HOP_BY_HOP if at > HEADER_BYTES => return Err(DropReason::ExtensionHeaders),
             HOP_BY_HOP | DESTINATION_OPTIONS => {}
-            FRAGMENT => return Err(DropReason::Fragment),
+            FRAGMENT => {
+                let header = FragmentHeader::read(packet, at).ok_or(DropReason::TooShort)?;
+                if !header.is_atomic() {
+                    return Ok((FRAGMENT, at));
+                }
+                (next, at) = (header.next, at + FragmentHeader::BYTES);
+                continue;
+            }
             ROUTING => return Err(DropReason::ExtensionHeaders),
             transport => return Ok((transport, at)),
         }

@@ -16,6 +16,10 @@ use crate::verdict::DropReason;
 pub enum Content {
     /// A packet of a flow.
     Flow,
+    /// The start of a packet of a flow, its transport header included.
+    FirstFragment,
+    /// A part of a packet of a flow without its transport header.
+    LaterFragment,
     /// An ICMP error about a packet of a flow.
     Error(Quoted),
 }
@@ -36,9 +40,11 @@ pub struct Packet {
     pub src: IpAddr,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// A router may cut it where it does not fit: IPv4 without "don't fragment".
+    pub may_be_cut: bool,
     /// UDP without a checksum, which IPv4 allows.
     pub no_checksum: bool,
-    /// Where the transport header starts.
+    /// Where the transport header starts; in a later fragment, its part of the datagram.
     pub transport: u16,
     /// Where the IP packet ends; the rest of the frame is padding.
     pub end: u16,
@@ -60,6 +66,7 @@ impl Packet {
         sctp: SctpSegment { verification_tag: 0, chunk: 0, initiate_tag: 0 },
         src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         ttl: 0,
+        may_be_cut: false,
         no_checksum: false,
         transport: 0,
         end: 0,
@@ -73,28 +80,36 @@ impl Packet {
     pub fn is_error(&self) -> bool {
         matches!(self.content, Content::Error(_))
     }
+
+    pub fn is_fragment(&self) -> bool {
+        matches!(self.content, Content::FirstFragment | Content::LaterFragment)
+    }
 }
 
 /// Reads a frame from its Ethernet header to its ports. `frame` is the first piece of `frame_bytes`, or all of it: headers
 /// have to lie in it, and what is checked as a whole.
+///
+/// # Errors
+/// What is wrong with it; [`DropReason::Fragment`] if that is only that it is part of a datagram: see [`super::fragment`].
 #[inline]
 pub fn parse(frame: &[u8], frame_bytes: usize) -> Result<Packet, DropReason> {
     let family = ethernet::check(frame)?;
     let packet = &frame[ethernet::HEADER_BYTES..];
     let packet_bytes = frame_bytes - ethernet::HEADER_BYTES;
-    let (src, dst, protocol, ttl, header_bytes, total_bytes): (IpAddr, IpAddr, _, _, _, _) = match family {
+    let (src, dst, protocol, ttl, header_bytes, total_bytes, may_be_cut): (IpAddr, IpAddr, _, _, _, _, _) = match family
+    {
         EtherType::Ipv4 => {
             let ip = ipv4::check(packet, packet_bytes)?;
             ipv4::check_addresses(ip.src, ip.dst)?;
             if ip.is_fragment() {
                 return Err(DropReason::Fragment);
             }
-            (ip.src.into(), ip.dst.into(), ip.protocol, ip.ttl, ip.header_bytes, ip.total_bytes)
+            (ip.src.into(), ip.dst.into(), ip.protocol, ip.ttl, ip.header_bytes, ip.total_bytes, !ip.dont_fragment)
         }
         EtherType::Ipv6 => {
             let ip = ipv6::check(packet, packet_bytes)?;
             ipv6::check_addresses(ip.src, ip.dst)?;
-            (ip.src.into(), ip.dst.into(), ip.protocol, ip.hop_limit, ip.header_bytes, ip.total_bytes)
+            (ip.src.into(), ip.dst.into(), ip.protocol, ip.hop_limit, ip.header_bytes, ip.total_bytes, false)
         }
     };
     // The LAND attack, and what comes near it: a host that takes it answers itself for ever.
@@ -111,6 +126,7 @@ pub fn parse(frame: &[u8], frame_bytes: usize) -> Result<Packet, DropReason> {
         key: FlowKey { src, dst, src_port: 0, dst_port: 0, protocol: Protocol::Udp },
         src,
         ttl,
+        may_be_cut,
         transport: transport as u16,
         end,
         ..Packet::BLANK
@@ -142,6 +158,7 @@ pub fn parse(frame: &[u8], frame_bytes: usize) -> Result<Packet, DropReason> {
             parsed.sctp = sctp.segment;
         }
         (1, EtherType::Ipv4) => read_icmp(&mut parsed, payload, payload_bytes, family, Protocol::Icmp)?,
+        (ipv6::FRAGMENT, EtherType::Ipv6) => return Err(DropReason::Fragment),
         (58, EtherType::Ipv6) => read_icmp(&mut parsed, payload, payload_bytes, family, Protocol::Icmpv6)?,
         _ => return Err(DropReason::UnknownProtocol),
     }

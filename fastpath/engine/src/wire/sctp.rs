@@ -11,7 +11,7 @@ const VERIFICATION_TAG: usize = 4;
 pub const CHECKSUM: usize = 8;
 
 /// Type, flags and length, which counts itself but not the padding to four bytes.
-const CHUNK_HEADER_BYTES: usize = 4;
+pub const CHUNK_HEADER_BYTES: usize = 4;
 /// An INIT or INIT ACK has at least sixteen bytes behind its header, the initiate tag first.
 const INIT_CHUNK_BYTES_MIN: usize = 20;
 
@@ -67,6 +67,18 @@ pub fn check(bytes: &[u8]) -> Result<Sctp, DropReason> {
         return Err(DropReason::BadChecksum);
     }
     let segment = read_chunks(bytes)?;
+    Ok(Sctp { src_port: word16(bytes, SOURCE_PORT), dst_port: word16(bytes, DESTINATION_PORT), segment })
+}
+
+/// The fields of a packet that goes on elsewhere, as in a first fragment: with the first chunk for all of them.
+pub fn fields(bytes: &[u8]) -> Result<Sctp, DropReason> {
+    if bytes.len() < HEADER_BYTES + CHUNK_HEADER_BYTES {
+        return Err(DropReason::TooShort);
+    }
+    let chunk = bytes[HEADER_BYTES];
+    let shows_tag = matches!(chunk, chunk::INIT | chunk::INIT_ACK);
+    let initiate_tag = if shows_tag { word32(bytes, HEADER_BYTES + CHUNK_HEADER_BYTES) } else { 0 };
+    let segment = SctpSegment { verification_tag: word32(bytes, VERIFICATION_TAG), chunk, initiate_tag };
     Ok(Sctp { src_port: word16(bytes, SOURCE_PORT), dst_port: word16(bytes, DESTINATION_PORT), segment })
 }
 

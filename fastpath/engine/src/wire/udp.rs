@@ -21,15 +21,21 @@ pub struct Udp {
 /// Checks the header at the start of `segment`, the payload of an IP packet, or what is at hand of its `bytes`.
 #[inline]
 pub fn check(segment: &[u8], bytes: usize) -> Result<Udp, DropReason> {
+    let udp = fields(segment)?;
+    if usize::from(word16(segment, LENGTH)) > bytes {
+        return Err(DropReason::BadTotalLength);
+    }
+    Ok(udp)
+}
+
+/// The fields of a header whose datagram may go on elsewhere, as in a first fragment.
+#[inline]
+pub fn fields(segment: &[u8]) -> Result<Udp, DropReason> {
     if segment.len() < HEADER_BYTES {
         return Err(DropReason::TooShort);
     }
-    let length = usize::from(word16(segment, LENGTH));
-    if length < HEADER_BYTES {
+    if usize::from(word16(segment, LENGTH)) < HEADER_BYTES {
         return Err(DropReason::BadHeaderLength);
-    }
-    if length > bytes {
-        return Err(DropReason::BadTotalLength);
     }
     Ok(Udp {
         src_port: word16(segment, SOURCE_PORT),
