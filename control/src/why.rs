@@ -166,7 +166,11 @@ const fn punted(reason: PuntReason) -> Verdict {
         // Answered in any case, if only with a reply.
         PuntReason::NoEndpoint | PuntReason::UnknownServicePort | PuntReason::EchoToVip => Verdict::Reject,
         // They wait or are sent again smaller; the flow itself is let through.
-        PuntReason::NeighbourUnresolved | PuntReason::TtlExceeded | PuntReason::TooBig => Verdict::Forward,
+        PuntReason::NeighbourUnresolved
+        | PuntReason::TtlExceeded
+        | PuntReason::TooBig
+        | PuntReason::ToCut
+        | PuntReason::Fragment => Verdict::Forward,
     }
 }
 
