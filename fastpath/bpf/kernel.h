@@ -41,6 +41,7 @@ static long (*bpf_check_mtu)(void *program_context, __u32 ifindex, __u32 *mtu_le
 #define TC_REDIRECT 7
 
 #define PACKET_HOST 0
+#define MTU_OF_SEGMENTS 1 /* bpf_check_mtu: BPF_MTU_CHK_SEGS, for GSO the segments */
 #define ENODEV 19
 
 #define ETH_BYTES 14

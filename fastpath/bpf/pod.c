@@ -155,6 +155,10 @@ int pod_ingress(struct __sk_buff *skb)
     /* A pod reaches its own node directly, but for node ports and for answers to the node's Service flows. */
     if (claim_on(p.own.dst, 0, 0) == CLAIM_NODE && ours_at_node(&p) == NOT_OURS)
         return end_at(C_POD_PASS, skb, TC_NEXT);
+    /* The funnel would drop it without a word. */
+    __u32 mtu_len = 0;
+    if (bpf_check_mtu(skb, f1_ifindex, &mtu_len, 0, MTU_OF_SEGMENTS))
+        return end_at(C_POD_TOO_BIG, skb, TC_DROP);
     return into_funnel(skb, &p, ifindex, C_POD_CLAIM);
 }
 

@@ -8,6 +8,7 @@ mod api_server;
 mod books;
 mod full;
 mod idle;
+mod jumbo;
 mod junk;
 mod lab_run;
 mod links;

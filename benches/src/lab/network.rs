@@ -54,7 +54,7 @@ impl Network {
     }
 
     fn connect_uplink(&self) -> Result<()> {
-        let Plan { queues, .. } = self.plan;
+        let Plan { queues, mtu, .. } = self.plan;
         let (node, far) = (self.plan.node(), self.plan.far());
         let [node4, node6] = Family::BOTH.map(node_address);
         let [router4, router6] = Family::BOTH.map(router_address);
@@ -62,8 +62,8 @@ impl Network {
         ip(
             &node,
             &format!(
-                "link add uplink mtu 1500 numrxqueues {queues} numtxqueues {queues} type veth \
-                 peer name eth0 mtu 1500 numrxqueues {queues} numtxqueues {queues} netns {far}\n\
+                "link add uplink mtu {mtu} numrxqueues {queues} numtxqueues {queues} type veth \
+                 peer name eth0 mtu {mtu} numrxqueues {queues} numtxqueues {queues} netns {far}\n\
                  addr add {node4}/24 dev uplink\naddr add {node6}/64 dev uplink nodad\nlink set uplink up\n"
             ),
         )?;
@@ -116,10 +116,11 @@ impl Network {
     /// As a CNI plugin that routes does it: a veth, an address of its own length, the gateway on the host end.
     pub fn connect_pod(&self, number: usize) -> Result<()> {
         let [pod4, pod6] = Family::BOTH.map(|family| pod_address(number, family));
+        let mtu = self.plan.mtu;
         ip(
             &self.plan.node(),
             &format!(
-                "link add pod{number} mtu 1500 type veth peer name eth0 mtu 1500 netns {}\n\
+                "link add pod{number} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}\n\
                  addr add {GATEWAY_V4}/32 dev pod{number}\naddr add {GATEWAY_V6}/64 dev pod{number} nodad\n\
                  link set pod{number} up\n\
                  route add {pod4}/32 dev pod{number} scope link\nroute add {pod6}/128 dev pod{number}\n",

@@ -44,13 +44,15 @@ pub struct Plan {
     pub pods: usize,
     /// Queues of the uplink, at both ends.
     pub queues: u32,
+    /// Of every link, bytes of an IP packet.
+    pub mtu: u32,
     /// Whether the node's kernel forwards. Off, whatever crosses the node has crossed the daemon.
     pub forwarding: bool,
 }
 
 impl Plan {
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.into(), pods: PODS_IN_EXAMPLES, queues: 2, forwarding: false }
+        Self { prefix: prefix.into(), pods: PODS_IN_EXAMPLES, queues: 2, mtu: 1500, forwarding: false }
     }
 
     /// Refuses what cannot be built.

@@ -262,7 +262,7 @@ impl<'a> Run<'a> {
         };
         socket.send(&request.encode()).map_err(|error| during("send", error))?;
         let deadline = Instant::now() + self.timeout();
-        let mut buffer = [0; 2048];
+        let mut buffer = vec![0; 65_536];
         loop {
             let count = socket.recv(&mut buffer).map_err(|error| during("receive", error))?;
             let reply = Reply::read(&mut &buffer[..count])?;

@@ -9,8 +9,8 @@ use super::pattern;
 pub const REQUEST_HEADER_BYTES: usize = 34;
 /// Bytes of an answer before its texts and payload.
 pub const REPLY_HEADER_BYTES: usize = 18;
-/// Largest payload of a request or an answer over UDP that fits an MTU of 1280.
-pub const DATAGRAM_PAYLOAD_BYTES_MAX: u32 = 1000;
+/// Largest payload of a datagram: its headers and texts fit into 65,507 bytes too.
+pub const DATAGRAM_PAYLOAD_BYTES_MAX: u32 = 60_000;
 
 const REQUEST_MAGIC: u32 = 0x4154_4c51;
 const REPLY_MAGIC: u32 = 0x4154_4c52;

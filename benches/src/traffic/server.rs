@@ -86,7 +86,7 @@ fn sink(stream: &mut TcpStream, seed: u64) -> io::Result<(u64, bool)> {
 }
 
 fn answer_datagrams(socket: &UdpSocket, identity: &str) {
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 65_536];
     loop {
         // An ICMP error for an earlier answer is reported here; the next datagram comes all the same.
         let Ok((count, peer)) = socket.recv_from(&mut buffer) else { continue };

@@ -95,6 +95,15 @@ impl NodePart {
             self.refusals.push(fault.about(format!("Pod {name}"), &port.pod.source));
             return;
         };
+        if let Some(funnel) = facts.links.get(&facts.funnel)
+            && link.mtu > funnel.mtu
+        {
+            let what =
+                format!("its port's MTU of {} is above the {} that the funnel was made for", link.mtu, funnel.mtu);
+            let next =
+                "restart the daemon, which then takes the largest MTU, or lower the pod's; longer packets are dropped";
+            self.refusals.push(Fault::new(what, next).about(format!("Pod {name}"), &port.pod.source));
+        }
         let mac: Option<Mac> = port.addresses.iter().find_map(|a| facts.neighbours.get(&(ifindex, *a)).copied());
         let mut record = PortRecord { pod_mac: mac.unwrap_or_default(), host_mac: link.mac, ..PortRecord::default() };
         for address in &port.addresses {

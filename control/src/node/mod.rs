@@ -29,9 +29,8 @@ pub const FUNNEL_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x9
 /// Marks routes and neighbours as ours (`rtm_protocol`, `NDA_PROTOCOL`): one of the values that the kernel leaves to
 /// users (linux/rtnetlink.h, RTPROT_*).
 pub const PROTOCOL: u8 = 97;
-/// Largest IP packet of the funnel, bytes: an XDP program without fragments on a veth refuses more (one page less
-/// headroom and tail).
-pub const FUNNEL_MTU_MAX: u16 = 3498;
+/// Largest IP packet of the funnel, bytes: what switches call jumbo, and what a buffer of the slow path holds.
+pub const FUNNEL_MTU_MAX: u16 = 9216;
 
 /// What [`prepare`] is asked for.
 pub struct PrepareOptions<'a> {
@@ -71,16 +70,15 @@ pub fn prepare(options: &PrepareOptions) -> Result<Prepared, NodeError> {
     netlink::block_on(async {
         let handle = netlink::connect()?;
         let uplink = netlink::uplink(&handle, options.uplink).await?;
-        let mtu = uplink.mtu.min(FUNNEL_MTU_MAX);
-        if mtu < uplink.mtu {
+        // Which veths are pods' is not known yet; one that is not costs memory at most.
+        let longest = netlink::veth_mtu_max(&handle, &[options.f0, options.f1]).await?.max(uplink.mtu);
+        if longest > FUNNEL_MTU_MAX {
             tracing::warn!(
-                "the uplink {} takes packets of {} bytes, the funnel only of {mtu}: longer ones of pods are answered with \
-                 'fragmentation needed'; set the pods' MTU to {mtu}",
-                uplink.name,
-                uplink.mtu
+                "an interface takes packets of {longest} bytes, the funnel of pods only of {FUNNEL_MTU_MAX}: longer ones \
+                 are dropped; set the MTU of the pods and of the uplink to {FUNNEL_MTU_MAX} at most"
             );
         }
-        let (f0, f1) = funnel::ensure(&handle, options, mtu).await?;
+        let (f0, f1) = funnel::ensure(&handle, options, longest.min(FUNNEL_MTU_MAX)).await?;
         Ok(Prepared { uplink, f0, f1 })
     })
 }

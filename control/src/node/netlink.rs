@@ -190,6 +190,20 @@ pub(super) fn name_of(link: &LinkMessage) -> Option<&str> {
     })
 }
 
+/// The largest MTU of the node's veths but those named, bytes; 0 where there is none.
+pub(super) async fn veth_mtu_max(handle: &Handle, but: &[&str]) -> Result<u16, NodeError> {
+    let mut links = std::pin::pin!(handle.link().get().execute());
+    let mut largest = 0;
+    while let Some(link) =
+        links.try_next().await.map_err(|error| NodeError::request("reading the node's links", &error))?
+    {
+        if is_veth(&link) && name_of(&link).is_some_and(|name| !but.contains(&name)) {
+            largest = mtu_of(&link).max(largest);
+        }
+    }
+    Ok(largest)
+}
+
 /// The link-layer address; all zero where it has none of six bytes.
 pub(super) fn mac_of(link: &LinkMessage) -> Mac {
     let bytes = link.attributes.iter().find_map(|a| match a {
