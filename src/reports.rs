@@ -36,6 +36,7 @@ fn report(worker: &Readable, started: Instant) -> WorkerReport {
         forwarded: books.forwarded,
         punted: books.punted(),
         originated: books.originated,
+        unsent: books.unsent,
         dropped: books.dropped,
         punts: books.punted_by,
         busy_ns: worker.stats.busy_ns(),

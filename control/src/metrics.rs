@@ -125,6 +125,7 @@ const COUNTS: &[Count] = &[
     ("atalho_received_packets_total", "Packets received.", |r| r.received),
     ("atalho_forwarded_packets_total", "Packets sent on.", |r| r.forwarded),
     ("atalho_originated_packets_total", "Answers of our own.", |r| r.originated),
+    ("atalho_unsent_packets_total", "Answers of our own that could not be sent.", |r| r.unsent),
 ];
 
 fn workers(page: &mut Page, reports: &[WorkerReport]) {

@@ -16,6 +16,8 @@ pub struct WorkerReport {
     pub punted: u64,
     /// Sent by us without having been received: the slow path's answers.
     pub originated: u64,
+    /// Answers that could not be sent: no free frame, or a full ring.
+    pub unsent: u64,
     pub dropped: [u64; DropReason::COUNT],
     pub punts: [u64; PuntReason::COUNT],
     /// Time spent on rounds that had packets, of `elapsed_ns`.

@@ -39,6 +39,9 @@ pub struct Status {
     pub punted: u64,
     pub dropped: u64,
     pub originated: u64,
+    /// Answers of our own that could not be sent.
+    #[serde(default)]
+    pub unsent: u64,
     /// By reason, those that happened.
     pub drops: BTreeMap<String, u64>,
     pub punts: BTreeMap<String, u64>,
@@ -181,6 +184,7 @@ impl Collector {
             punted: sum(|r| r.punted),
             dropped: sum(WorkerReport::dropped_in_all),
             originated: sum(|r| r.originated),
+            unsent: sum(|r| r.unsent),
             drops: drops_of(&reports),
             punts: punts_of(&reports),
             slow_path: slow_path_status(&(self.slow_path)()),
@@ -358,8 +362,8 @@ fn text_of(status: &Status) -> String {
     );
     let _ = writeln!(
         s,
-        "packets   received {} = forwarded {} + punted {} + dropped {}; answers of our own {}",
-        status.received, status.forwarded, status.punted, status.dropped, status.originated
+        "packets   received {} = forwarded {} + punted {} + dropped {}; answers of our own {}, not sent {}",
+        status.received, status.forwarded, status.punted, status.dropped, status.originated, status.unsent
     );
     let slow_path = &status.slow_path;
     let lists = [
@@ -427,6 +431,7 @@ mod tests {
             forwarded: 100,
             punted: 7,
             originated: 2,
+            unsent: 0,
             dropped,
             punts: [0; PuntReason::COUNT],
             busy_ns: 500_000_000,

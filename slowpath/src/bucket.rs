@@ -2,6 +2,7 @@
 
 const PARTS_PER_TOKEN: u64 = 1000;
 
+#[derive(Clone)]
 pub struct Bucket {
     rate_per_s: u64,
     parts_max: u64,

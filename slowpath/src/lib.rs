@@ -21,6 +21,7 @@ mod link;
 mod punted;
 mod reset;
 mod run;
+mod senders;
 mod slow_path;
 mod waiting;
 

@@ -17,6 +17,7 @@ use crate::cut::cut;
 use crate::fragments::{self, Fragments};
 use crate::link;
 use crate::punted::Punted;
+use crate::senders::Senders;
 use crate::waiting::Waiting;
 
 /// What the slow path is connected to.
@@ -38,6 +39,9 @@ pub struct Limits {
     pub answers_per_s: u32,
     /// Answers at once after a pause.
     pub answers_burst: u32,
+    /// Of these, to one sender.
+    pub answers_to_sender_per_s: u32,
+    pub answers_to_sender_burst: u32,
     /// Neighbours for which packets wait.
     pub neighbours: usize,
     pub packets_per_neighbour: usize,
@@ -51,12 +55,16 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Linux limits ICMP answers to 1,000/s too (icmp_msgs_per_sec), gives up on a neighbour after 3 s (three
-    /// questions a second apart), and on a datagram after 30 s (ipfrag_time) or 60 s (RFC 8200 section 4.5).
+    /// Linux limits ICMP errors to 1,000/s in all and one a second to each host (icmp_msgs_per_sec, icmp_ratelimit); what is
+    /// counted here are also echo replies and resets, which it does not limit. Twenty senders have to work together to use
+    /// it all up. Linux gives up on a neighbour after 3 s too (three questions a second apart), and on a datagram after 30 s
+    /// (ipfrag_time) or 60 s (RFC 8200 section 4.5).
     fn default() -> Self {
         Self {
-            answers_per_s: 1000,
-            answers_burst: 1000,
+            answers_per_s: 5000,
+            answers_burst: 5000,
+            answers_to_sender_per_s: 250,
+            answers_to_sender_burst: 250,
             neighbours: 1024,
             packets_per_neighbour: 64,
             neighbour_wait_ms: 3000,
@@ -74,6 +82,7 @@ pub struct SlowPath {
     waiting: Waiting,
     fragments: Fragments,
     bucket: Bucket,
+    senders: Senders,
     counters: Arc<SlowPathCounters>,
 }
 
@@ -85,6 +94,7 @@ impl SlowPath {
             waiting: Waiting::new(limits, buffers.iter().map(|all| all / 2).collect()),
             fragments: Fragments::new(limits, buffers.iter().map(|all| all / 4)),
             bucket: Bucket::new(limits.answers_per_s, limits.answers_burst),
+            senders: Senders::new(limits.answers_to_sender_per_s, limits.answers_to_sender_burst),
             counters: Arc::default(),
             bell: Bell::default(),
             parts,
@@ -228,6 +238,10 @@ impl SlowPath {
         let tables = (self.parts.tables)();
         let len = buffer.len.min(buffer.frame.len());
         let packet = Punted::parse(&buffer.frame[..len]).ok_or(DropReason::SlowPathMalformed)?;
+        let sender = self.senders.bucket(buffer.ingress, packet.src);
+        if !sender.has_token(now_ms) {
+            return Err(DropReason::SenderRateLimited);
+        }
         let header =
             link::header(&packet, buffer.ingress, &tables, &self.parts.next_hops).ok_or(DropReason::UnknownPort)?;
         let answer = answer(&packet, reason, mtu, &tables)?;
@@ -237,6 +251,7 @@ impl SlowPath {
         frame[link::HEADER_BYTES..].copy_from_slice(&answer);
         buffer.len = len;
         self.bucket.spend();
+        sender.spend();
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 mod node;
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,51 @@ fn answers_are_limited_in_rate_and_the_rest_is_dropped_by_name() {
     let books = node.slow.counters().books();
     assert_eq!(books.dropped[DropReason::PuntRateLimited as usize], 2000 - 209);
     assert_eq!(books.answered[PuntReason::NoEndpoint as usize], 209);
+}
+
+/// A frame from a pod, or from outside, to a Service address.
+fn from(src: &str) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2(FAR_MAC, NODE_MAC);
+    let mut frame = Vec::new();
+    match ip(src) {
+        IpAddr::V4(src) => ethernet.ipv4(src.octets(), [172, 30, 0, 41], 9).udp(1, 2).write(&mut frame, b"").unwrap(),
+        IpAddr::V6(src) => {
+            let vip: std::net::Ipv6Addr = "fd00:30::41".parse().unwrap();
+            ethernet.ipv6(src.octets(), vip.octets(), 9).udp(1, 2).write(&mut frame, b"").unwrap();
+        }
+    }
+    frame
+}
+
+#[test]
+fn one_sender_does_not_silence_the_others() {
+    let limits = Limits { answers_to_sender_per_s: 10, answers_to_sender_burst: 5, ..Limits::default() };
+    for (flood, others) in
+        [("203.0.113.5", ["203.0.113.6", "198.51.100.7"]), ("2001:db8:5::5", ["2001:db8:6::5", "2001:db8:5:1::5"])]
+    {
+        let mut node = TestNode::with(limits, 1);
+        let mut answered = 0;
+        for packet in 0..2000 {
+            match node.punt(packet, PuntReason::NoEndpoint, UPLINK, 0, &from(flood)).unwrap().task {
+                Task::Reply => answered += 1,
+                task => assert_eq!(task, Task::Drop(DropReason::SenderRateLimited)),
+            }
+        }
+        assert_eq!(answered, 5 + 19, "{flood}");
+        for other in others {
+            let task = node.punt(2000, PuntReason::NoEndpoint, UPLINK, 0, &from(other)).unwrap().task;
+            assert_eq!(task, Task::Reply, "{other}");
+        }
+    }
+    // Addresses of one /64 are one host outside; of pods, each port is.
+    let mut node = TestNode::with(limits, 1);
+    let mut tasks = |ingress| {
+        let punt =
+            |host| node.punt(0, PuntReason::NoEndpoint, ingress, 0, &from(&format!("fd00:244::{host}"))).unwrap().task;
+        [1, 2, 3, 4, 5, 6].map(punt).iter().filter(|task| **task == Task::Reply).count()
+    };
+    assert_eq!(tasks(UPLINK), 5);
+    assert_eq!(tasks(POD_PORT), 5);
 }
 
 #[test]

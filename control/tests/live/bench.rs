@@ -73,6 +73,7 @@ fn report() -> WorkerReport {
         forwarded: 9,
         punted: 0,
         originated: 0,
+        unsent: 0,
         dropped: std::array::from_fn(|i| u64::from(i == DropReason::NoRoute as usize)),
         punts: [0; PuntReason::COUNT],
         busy_ns: 0,

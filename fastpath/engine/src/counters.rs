@@ -30,6 +30,7 @@ struct Words {
     forwarded_bytes: AtomicU64,
     returned: AtomicU64,
     originated: AtomicU64,
+    unsent: AtomicU64,
     admitted: AtomicU64,
     punted: [AtomicU64; PuntReason::COUNT],
     dropped: [AtomicU64; DropReason::COUNT],
@@ -45,6 +46,7 @@ impl Default for Words {
             forwarded_bytes: zero(),
             returned: zero(),
             originated: zero(),
+            unsent: zero(),
             admitted: zero(),
             punted: std::array::from_fn(|_| zero()),
             dropped: std::array::from_fn(|_| zero()),
@@ -95,6 +97,12 @@ impl Counters {
         add(&self.words.originated, 1);
     }
 
+    /// A packet of our own could not be sent: no free frame, or a full ring. In no sum either, for nothing was received.
+    #[inline]
+    pub fn unsent(&self) {
+        add(&self.words.unsent, 1);
+    }
+
     /// A connection was put into the table.
     #[inline]
     pub fn admitted(&self) {
@@ -121,6 +129,7 @@ impl Counters {
             forwarded_bytes: read(&self.words.forwarded_bytes),
             returned: read(&self.words.returned),
             originated: read(&self.words.originated),
+            unsent: read(&self.words.unsent),
             admitted: read(&self.words.admitted),
             punted_by: self.words.punted.each_ref().map(read),
             dropped: self.words.dropped.each_ref().map(read),
@@ -139,6 +148,8 @@ pub struct Books {
     pub returned: u64,
     /// Packets of our own.
     pub originated: u64,
+    /// Packets of our own that could not be sent.
+    pub unsent: u64,
     /// Connections put into the table.
     pub admitted: u64,
     /// By [`PuntReason`], each time a packet was handed over.
@@ -156,6 +167,7 @@ impl Default for Books {
             forwarded_bytes: 0,
             returned: 0,
             originated: 0,
+            unsent: 0,
             admitted: 0,
             punted_by: [0; PuntReason::COUNT],
             dropped: [0; DropReason::COUNT],
@@ -192,6 +204,7 @@ impl AddAssign<&Books> for Books {
         self.forwarded_bytes += other.forwarded_bytes;
         self.returned += other.returned;
         self.originated += other.originated;
+        self.unsent += other.unsent;
         self.admitted += other.admitted;
         for (mine, more) in self.punted_by.iter_mut().zip(other.punted_by) {
             *mine += more;

@@ -71,6 +71,7 @@ reasons! {
         TooBig = "too_big", "longer than the egress MTU and not to be answered";
         PuntQueueFull = "punt_queue_full", "the slow path has no free buffer";
         PuntRateLimited = "punt_rate_limited", "the slow path's rate limit for answers";
+        SenderRateLimited = "sender_rate_limited", "the slow path's rate limit for answers to one sender";
         NeighbourQueueFull = "neighbour_queue_full", "too many packets wait for a neighbour";
         NeighbourTimeout = "neighbour_timeout", "the neighbour did not answer in time";
         TxRingFull = "tx_ring_full", "the transmit ring stayed full";

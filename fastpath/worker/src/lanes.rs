@@ -302,12 +302,13 @@ impl<P: Port> Lanes<P> {
                 Task::Resume => self.returned.push(buffer),
                 Task::Reply => {
                     let side = if buffer.ingress == self.uplink_ifindex { Side::Uplink } else { Side::Funnel };
-                    if let Some(frame) = self.pool.copy_from(buffer.bytes()) {
-                        match self.transmit(frame, side) {
-                            Ok(()) => self.counters.originated(),
-                            // An answer that could not be sent was never originated.
-                            Err((frame, _)) => self.pool.give_back(frame),
+                    match self.pool.copy_from(buffer.bytes()).map(|frame| self.transmit(frame, side)) {
+                        Some(Ok(())) => self.counters.originated(),
+                        Some(Err((frame, _))) => {
+                            self.counters.unsent();
+                            self.pool.give_back(frame);
                         }
+                        None => self.counters.unsent(),
                     }
                     self.free(buffer);
                 }

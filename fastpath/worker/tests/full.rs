@@ -100,6 +100,7 @@ fn without_a_free_frame_packets_wait_or_are_dropped_by_name() {
     let books = bench.counters.books();
     assert_eq!(books.dropped[DropReason::TxNoFrame as usize], 1, "the resumed packet: {books:?}");
     assert_eq!((books.received, books.forwarded, books.returned, books.originated), (1, 0, 1, 0));
+    assert_eq!(books.unsent, 1, "the answer");
     assert!(books.is_even(), "{books:?}");
     assert_eq!(bench.uplink.waiting(), 1, "what comes in stays where it is");
     assert_eq!(bench.queues.free.len(), buffers, "every buffer is back");
