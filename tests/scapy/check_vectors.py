@@ -15,7 +15,8 @@ from scapy.utils import RawPcapReader, checksum
 
 ICMP_NUMBER, TCP_NUMBER, UDP_NUMBER, ICMPV6_NUMBER, SCTP_NUMBER = 1, 6, 17, 58, 132
 ICMP_ERRORS = {ICMP_NUMBER: {3, 11, 12}, ICMPV6_NUMBER: {1, 2, 3, 4}}
-FRAGMENT_HEADER = 44
+FRAGMENT_HEADER, AUTHENTICATION_HEADER = 44, 51
+EXTENSION_HEADERS = {0, 43, FRAGMENT_HEADER, AUTHENTICATION_HEADER, 60}
 
 
 class Wrong(Exception):
@@ -41,13 +42,16 @@ def check_ipv6(ip, data, is_quoted):
     packet_bytes = 40 + ip.plen
     if not is_quoted:
         expect("payload length", ip.plen, len(data) - 40)
-    # scapy has walked the extension headers: layers with a next header of their own.
-    layer, number, at, is_fragment = ip, ip.nh, 40, False
-    while any(field.name == "nh" for field in layer.payload.fields_desc):
-        layer = layer.payload
-        is_fragment |= number == FRAGMENT_HEADER and (layer.offset != 0 or layer.m != 0)
-        at += len(layer) - len(layer.payload)
-        number = layer.nh
+    number, at, is_fragment = ip.nh, 40, False
+    # By hand: scapy stops at routing headers without addresses and at authentication headers of any kind.
+    while number in EXTENSION_HEADERS and at + 4 <= len(data):
+        next_number, units = data[at], data[at + 1]
+        if number == FRAGMENT_HEADER:
+            is_fragment |= int.from_bytes(data[at + 2 : at + 4], "big") & 0xFFF9 != 0
+            at += 8
+        else:
+            at += (units + 2) * 4 if number == AUTHENTICATION_HEADER else (units + 1) * 8
+        number = next_number
     if len(data) >= packet_bytes and not is_fragment:
         check_transport(ip, number, data[at:packet_bytes])
 

@@ -31,8 +31,8 @@ reasons! {
         NotIp = "not_ip", "neither IPv4 nor IPv6";
         VlanTagged = "vlan_tagged", "a VLAN-tagged frame";
         UnknownProtocol = "unknown_protocol", "a transport protocol that is not supported";
-        ExtensionHeaders = "extension_headers", "IPv6 extension headers beyond the bound, or a refused one";
-        SourceRouted = "source_routed", "an IPv4 source route option";
+        ExtensionHeaders = "extension_headers", "IPv6 extension headers beyond the bound, or in another order";
+        SourceRouted = "source_routed", "an IPv4 source route option, or an IPv6 routing header that leads on or is of type 0";
         Fragment = "fragment", "a fragment that cannot be followed to a flow: of an ICMP error, or quoted by one";
         FragmentTiny = "fragment_tiny", "a first fragment without its whole transport header, or a later one that reaches into it";
         FragmentUnaligned = "fragment_unaligned", "a fragment that is empty, or not the last and no multiple of 8 bytes";

@@ -16,10 +16,12 @@ pub const DESTINATION: Range<usize> = 24..40;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 pub const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// Extension headers that a packet may have: one of each that is let through (RFC 8200 section 4.1), and one to spare.
-const EXTENSION_HEADERS_MAX: usize = 4;
+/// Extension headers that a packet may have: one of each, destination options twice (RFC 8200 section 4.1). Equal in
+/// `fastpath/bpf/parse.h`, which has to find the same ports.
+const EXTENSION_HEADERS_MAX: usize = 6;
 
 /// A checked header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +105,24 @@ pub fn behind_fragment_header(packet: &[u8], at: usize, next: u8) -> Result<(u8,
     if protocol == FRAGMENT { Err(DropReason::ExtensionHeaders) } else { Ok((protocol, transport)) }
 }
 
-/// The transport protocol and its offset; or those of a fragment header, which whole packets have too. Routing headers are
-/// refused (RFC 5095 for type 0; no other has a use here).
+/// The transport protocol behind the extension headers of a packet that may be cut off, as in the quotation of an ICMP error,
+/// and its offset. A first fragment has one.
+pub fn quoted_transport(packet: &[u8]) -> Result<(u8, usize), DropReason> {
+    let header = fields(packet)?;
+    let packet = &packet[..header.total_bytes.min(packet.len())];
+    match walk(packet, header.protocol, HEADER_BYTES)? {
+        (FRAGMENT, at) => match FragmentHeader::read(packet, at) {
+            Some(fragment) if fragment.offset == 0 => behind_fragment_header(packet, at, fragment.next),
+            _ => Err(DropReason::Fragment),
+        },
+        transport => Ok(transport),
+    }
+}
+
+/// The transport protocol and its offset; or those of a fragment header, which whole packets have too.
+///
+/// An authentication header (RFC 4302) is walked, as netfilter does, and its packet translated like any other: its receiver
+/// sees that the addresses are not the sender's.
 fn walk(packet: &[u8], first: u8, from: usize) -> Result<(u8, usize), DropReason> {
     let (mut next, mut at) = (first, from);
     for _ in 0..=EXTENSION_HEADERS_MAX {
@@ -120,17 +138,29 @@ fn walk(packet: &[u8], first: u8, from: usize) -> Result<(u8, usize), DropReason
                 (next, at) = (header.next, at + FragmentHeader::BYTES);
                 continue;
             }
-            ROUTING => return Err(DropReason::ExtensionHeaders),
+            AUTHENTICATION => {}
+            ROUTING => check_routing(packet, at)?,
             transport => return Ok((transport, at)),
         }
         let [following, units] = array(packet, at).ok_or(DropReason::TooShort)?;
+        // An authentication header counts in four bytes, less two of these (RFC 4302 section 2.2).
+        at += if next == AUTHENTICATION { (usize::from(units) + 2) * 4 } else { (usize::from(units) + 1) * 8 };
         next = following;
-        at += (usize::from(units) + 1) * 8;
         if at > packet.len() {
             return Err(DropReason::BadHeaderLength);
         }
     }
     Err(DropReason::ExtensionHeaders)
+}
+
+/// Refuses a routing header that leads on, past every decision made by destination, and any of type 0 (RFC 5095). One that
+/// has led to its end means nothing any more (RFC 8200 section 4.4).
+fn check_routing(packet: &[u8], at: usize) -> Result<(), DropReason> {
+    match array(packet, at) {
+        None => Err(DropReason::TooShort),
+        Some([_next, _units, kind, segments_left]) if kind == 0 || segments_left != 0 => Err(DropReason::SourceRouted),
+        Some(_) => Ok(()),
+    }
 }
 
 /// Refuses addresses that no packet on the wire has (RFC 4291 sections 2.5.2, 2.5.3, 2.5.5 and 2.7). A mapped IPv4
