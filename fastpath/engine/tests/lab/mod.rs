@@ -4,7 +4,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod damage;
+pub mod node;
 pub mod packet;
+pub mod pieces;
 pub mod sctp;
 pub mod trace;
 

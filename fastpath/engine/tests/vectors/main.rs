@@ -7,6 +7,7 @@ mod lab;
 mod echo;
 mod ethernet;
 mod extension_headers;
+mod fragments;
 mod hops;
 mod icmp_errors;
 mod ingress;
@@ -58,6 +59,7 @@ subjects![
     echo,
     ethernet,
     extension_headers,
+    fragments,
     hops,
     icmp_errors,
     ingress,
