@@ -18,9 +18,15 @@ use crate::reset;
 pub fn answer(packet: &Punted<'_>, reason: PuntReason, mtu: u16, tables: &Tables) -> Result<Vec<u8>, DropReason> {
     match reason {
         PuntReason::EchoToVip => {
+            may(!packet.is_fragment(), DropReason::Fragment)?;
             may(packet.is_answerable(), DropReason::SlowPathMalformed)?;
             may(packet.has_valid_transport(), DropReason::BadChecksum)?;
             icmp::echo_reply(packet).ok_or(DropReason::SlowPathMalformed)
+        }
+        // The checksum covers what is elsewhere, and so does the sequence number of a reset.
+        PuntReason::NoEndpoint | PuntReason::UnknownServicePort if packet.is_fragment() => {
+            may(packet.may_cause_error() && packet.protocol != IpNumber::TCP.0, DropReason::Fragment)?;
+            icmp::error(packet.dst, packet, Error::PortUnreachable).ok_or(DropReason::SlowPathMalformed)
         }
         PuntReason::NoEndpoint | PuntReason::UnknownServicePort => {
             may(packet.is_answerable() && packet.may_cause_error(), DropReason::SlowPathMalformed)?;

@@ -76,6 +76,10 @@ impl<'a> Punted<'a> {
         }
     }
 
+    pub fn is_fragment(&self) -> bool {
+        self.fragment
+    }
+
     /// Whether its sender may get an answer: one host sent it to one host, and it is whole.
     pub fn is_answerable(&self) -> bool {
         is_one_host(self.src) && is_one_host(self.dst) && self.eth_destination[0] & 1 == 0 && !self.fragment

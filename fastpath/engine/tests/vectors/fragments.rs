@@ -30,6 +30,8 @@ pub const VECTORS: &[Vector] = &[
     ),
     vector("RFC 768", "no checksum stays none in IPv4 and is refused in IPv6", no_checksum),
     vector("RFC 5508 section 4", "an ICMP error in fragments", error_in_fragments),
+    vector("RFC 1122 section 3.2.2.1", "refused by its first one, and silent about the others", refused),
+    vector("RFC 9260 section 6.8", "SCTP in fragments: addresses only, ports are refused", sctp_in_fragments),
     vector("RFC 4963 section 5", "a flood of datagrams takes nothing from other ports", floods),
 ];
 
@@ -373,6 +375,45 @@ fn error_in_fragments() {
             assert!(node.send(WEB, part).is_empty());
         }
         assert_eq!(node.dropped(Fragment), 1);
+    }
+}
+
+fn refused() {
+    for f in FAMILIES {
+        let mut node = Node::new();
+        let packet = Packet { dst: (f.vip_local(), 99), ..asked(f, 2500) };
+        let parts = cut(&packet.build(), IDENTIFICATION, &[800, 1600]);
+        let out = node.send_all(CLIENT, &parts);
+        let [answer] = &out[..] else { panic!("{} frames", out.len()) };
+        let seen = verify(answer);
+        assert_eq!((seen.src.0, seen.dst.0, seen.layer4), (f.vip_local(), f.client(), None));
+        assert_eq!(node.dropped(Fragment), 2);
+        // An echo would have to be joined to be answered.
+        let echo = Packet::echo(f.client(), Layer4::EchoRequest(7), f.vip_local()).payload(&[0; 100]).build();
+        assert!(node.send_all(CLIENT, &cut(&echo, IDENTIFICATION, &[80])).is_empty());
+        assert_eq!(node.dropped(Fragment), 4);
+    }
+}
+
+fn sctp_in_fragments() {
+    for f in FAMILIES {
+        let frame = |src, chunk, dst: (std::net::IpAddr, u16)| Packet {
+            dont_fragment: false,
+            ..Packet::new(src, Layer4::Sctp(chunk), dst).payload(&[9; 400])
+        };
+        let client = (f.client(), 40_000);
+        let mut node = Node::new();
+        for (what, dst, seen) in [("a Service", (f.vip_local(), 38412), 0), ("a pod", (f.web(), 38412), 2)] {
+            let init = Packet::new(client, Layer4::Sctp(sctp::INIT), dst).build();
+            assert_eq!(node.send(CLIENT, &init).len(), 1, "{what}");
+            let packet = frame(client, sctp::DATA, dst);
+            let out = node.send_all(CLIENT, &cut(&packet.build(), IDENTIFICATION, &[80]));
+            assert_eq!(out.len(), seen, "{what}");
+            if seen > 0 {
+                joins_to(&out, &Packet { ttl: 63, ..packet }, what);
+            }
+        }
+        assert_eq!(node.dropped(FragmentSctp), 2, "translated ports");
     }
 }
 

@@ -4,6 +4,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod cutting;
 mod echo;
 mod ethernet;
 mod extension_headers;
@@ -56,6 +57,7 @@ macro_rules! subjects {
 }
 
 subjects![
+    cutting,
     echo,
     ethernet,
     extension_headers,
