@@ -1,6 +1,8 @@
 //! The `atalho` binary: arguments and start order, nothing else.
 
 mod kernel_side;
+mod pcapng;
+mod replay;
 mod reports;
 mod run;
 mod uninstall;
@@ -15,6 +17,7 @@ use atalho_control::config::Config;
 use atalho_control::status::StatusOptions;
 use atalho_control::why::{Query, WhyOptions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use replay::ReplayArguments;
 
 /// A Kubernetes node dataplane in userspace.
 #[derive(Parser)]
@@ -30,6 +33,8 @@ enum Command {
     Run(RunArguments),
     /// What would happen to this packet, and because of which object?
     Why(WhyArguments),
+    /// Captured packets through the engine, without a NIC or privileges, the same result every time.
+    Replay(ReplayArguments),
     /// How the running daemon is.
     Status(StatusArguments),
     /// Which objects and settings would be refused, without a daemon.
@@ -144,6 +149,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Run(arguments) => run::run(&arguments).map(|()| 0),
         Command::Why(arguments) => Ok(why(arguments)),
+        Command::Replay(arguments) => replay::run(arguments),
         Command::Status(arguments) => status(&arguments),
         Command::Check(arguments) => Ok(check(arguments)),
         Command::Uninstall(arguments) => load(&arguments).and_then(|config| uninstall::uninstall(&config)).map(|()| 0),

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 
 pub use indexes::NextHopIndexes;
 use node::{NodePart, share};
-pub use offline::facts as offline_facts;
+pub use offline::{OfflinePorts, offline_facts, offline_mac};
 use services::Surroundings;
 pub(crate) use services::{Merged, choice, merged};
 
@@ -154,7 +154,8 @@ fn is_node_port(before: &Tables, changes: &Changes, key: &VipKey) -> bool {
 type Changes = BTreeMap<VipKey, Option<Arc<Vip>>>;
 
 impl Compiled {
-    fn empty(facts: &Arc<NodeFacts>, config: &Config) -> Self {
+    /// Nothing, as before the first compilation.
+    pub fn empty(facts: &Arc<NodeFacts>, config: &Config) -> Self {
         let around = Surroundings {
             node_name: String::new(),
             node_port_addresses: BTreeSet::new(),

@@ -82,6 +82,7 @@ reasons! {
         SlowPathMalformed = "slow_path_malformed", "the slow path could not build an answer to it";
         LinkLocal = "link_local", "a link-local packet that is not for this node";
         Multicast = "multicast", "multicast is not forwarded, nor a packet to one host in a frame to many";
+        CaptureCut = "capture_cut", "a replayed capture has only the beginning of it";
     }
 }
 

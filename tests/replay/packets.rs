@@ -1,0 +1,133 @@
+//! Packets to send and what was sent, through etherparse.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, ip_number};
+
+const ANY_MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 9];
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap_or_else(|_| panic!("{text} is no address with a port"))
+}
+
+fn ip(src: IpAddr, dst: IpAddr, ttl: u8) -> PacketBuilderStep<etherparse::IpHeaders> {
+    let ethernet = PacketBuilder::ethernet2(ANY_MAC, ANY_MAC);
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => ethernet.ipv4(src.octets(), dst.octets(), ttl),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => ethernet.ipv6(src.octets(), dst.octets(), ttl),
+        _ => panic!("two families"),
+    }
+}
+
+pub fn udp(src: &str, dst: &str, payload: &[u8]) -> Vec<u8> {
+    let (src, dst) = (at(src), at(dst));
+    let builder = ip(src.ip(), dst.ip(), 64).udp(src.port(), dst.port());
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes, payload).expect("a packet");
+    bytes
+}
+
+pub fn udp_ttl(src: &str, dst: &str, ttl: u8) -> Vec<u8> {
+    let (src, dst) = (at(src), at(dst));
+    let builder = ip(src.ip(), dst.ip(), ttl).udp(src.port(), dst.port());
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes, b"hop").expect("a packet");
+    bytes
+}
+
+/// The first segment of a connection.
+pub fn syn(src: &str, dst: &str) -> Vec<u8> {
+    let (src, dst) = (at(src), at(dst));
+    let builder = ip(src.ip(), dst.ip(), 64).tcp(src.port(), dst.port(), 1000, 64_240).syn();
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes, &[]).expect("a packet");
+    bytes
+}
+
+pub fn syn_ack(src: &str, dst: &str) -> Vec<u8> {
+    let (src, dst) = (at(src), at(dst));
+    let builder = ip(src.ip(), dst.ip(), 64).tcp(src.port(), dst.port(), 5000, 64_240).syn().ack(1001);
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes, &[]).expect("a packet");
+    bytes
+}
+
+pub fn ack(src: &str, dst: &str, seq: u32, ack: u32) -> Vec<u8> {
+    let (src, dst) = (at(src), at(dst));
+    let builder = ip(src.ip(), dst.ip(), 64).tcp(src.port(), dst.port(), seq, 64_240).ack(ack);
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes, &[]).expect("a packet");
+    bytes
+}
+
+pub fn echo_request(src: &str, dst: &str) -> Vec<u8> {
+    let (src, dst) = (src.parse().expect("an address"), dst.parse().expect("an address"));
+    let mut bytes = Vec::new();
+    match src {
+        IpAddr::V4(_) => ip(src, dst, 64).icmpv4_echo_request(7, 1).write(&mut bytes, b"ping"),
+        IpAddr::V6(_) => ip(src, dst, 64).icmpv6_echo_request(7, 1).write(&mut bytes, b"ping"),
+    }
+    .expect("a packet");
+    bytes
+}
+
+pub fn arp(sender: [u8; 4]) -> Vec<u8> {
+    let mut bytes = [[0xff; 6].as_slice(), &ANY_MAC, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &ANY_MAC, &sender].concat();
+    bytes.resize(60, 0);
+    bytes
+}
+
+/// Source and destination of a packet; every checksum in it is found right.
+pub fn tuple(bytes: &[u8]) -> (String, String) {
+    let packet = SlicedPacket::from_ethernet(bytes).expect("a packet");
+    let (src, dst): (IpAddr, IpAddr) = match packet.net.as_ref().expect("IP") {
+        NetSlice::Ipv4(v4) => {
+            let header = v4.header().to_header();
+            assert_eq!(header.header_checksum, header.calc_header_checksum(), "IPv4 header checksum");
+            (v4.header().source_addr().into(), v4.header().destination_addr().into())
+        }
+        NetSlice::Ipv6(v6) => (v6.header().source_addr().into(), v6.header().destination_addr().into()),
+        NetSlice::Arp(_) => panic!("ARP"),
+    };
+    let ports = match packet.transport.as_ref() {
+        Some(TransportSlice::Udp(udp)) => Some((udp.source_port(), udp.destination_port())),
+        Some(TransportSlice::Tcp(tcp)) => Some((tcp.source_port(), tcp.destination_port())),
+        _ => None,
+    };
+    if let Some(NetSlice::Ipv4(_) | NetSlice::Ipv6(_)) = packet.net {
+        assert_eq!(transport_sum(src, dst, &packet), 0xffff, "transport checksum");
+    }
+    match ports {
+        Some((from, to)) => (SocketAddr::new(src, from).to_string(), SocketAddr::new(dst, to).to_string()),
+        None => (src.to_string(), dst.to_string()),
+    }
+}
+
+/// The ones' complement sum over pseudo-header and transport, 0xffff if the checksum in it is right (RFC 1071).
+fn transport_sum(src: IpAddr, dst: IpAddr, packet: &SlicedPacket<'_>) -> u64 {
+    let payload = packet.ip_payload().expect("a payload");
+    let protocol = payload.ip_number;
+    let mut bytes = Vec::new();
+    if protocol != ip_number::ICMP {
+        for address in [src, dst] {
+            match address {
+                IpAddr::V4(v4) => bytes.extend_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => bytes.extend_from_slice(&v6.octets()),
+            }
+        }
+        bytes.extend_from_slice(&(payload.payload.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&u32::from(protocol.0).to_be_bytes());
+    }
+    bytes.extend_from_slice(payload.payload);
+    bytes.resize(bytes.len().next_multiple_of(2), 0);
+    let mut sum: u64 = bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(pair[1])).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum
+}
+
+/// Destination and source MAC.
+pub fn macs(bytes: &[u8]) -> ([u8; 6], [u8; 6]) {
+    (bytes[..6].try_into().expect("6 bytes"), bytes[6..12].try_into().expect("6 bytes"))
+}
