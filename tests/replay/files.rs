@@ -124,18 +124,15 @@ fn all_before_the_damage_is_run_and_the_damage_is_named() {
     let good = [begin.clone(), packet(1), packet(2)].concat();
     let whole = Lab::new().run_on(&good);
     let third = packet(3);
-    for cut in 1..third.len() {
+    for cut in [1, 4, 7, 8, 9, 28, 40, third.len() - 4, third.len() - 1] {
         let ran = Lab::new().run_on(&[&good[..], &third[..cut]].concat());
         assert_eq!(ran.code, 1, "{cut} bytes of a third packet: {}", ran.said);
         assert_eq!((&ran.lines, &ran.bytes.0), (&whole.lines, &whole.bytes.0));
         let said = format!("byte {}: the file ends {cut} bytes into a block", good.len());
         assert!(ran.said.contains(&said) && ran.said.contains("The 2 packets before were run"), "{}", ran.said);
-        if cut % 24 != 0 {
-            continue;
-        }
-        let ran = Lab::new().run_on(&begin[..begin.len() - 1]);
-        assert_eq!(ran.code, 2, "nothing was done: {}", ran.said);
     }
+    let ran = Lab::new().run_on(&begin[..begin.len() - 1]);
+    assert_eq!(ran.code, 2, "nothing was done: {}", ran.said);
     for (what, block) in [
         ("with the length 3", [6, 0, 0, 0, 3, 0, 0, 0].to_vec()),
         ("with the length 4294967292", [6, 0, 0, 0, 0xfc, 0xff, 0xff, 0xff].to_vec()),

@@ -80,11 +80,17 @@ fn feed(to: &std::path::Path) -> u64 {
     };
     put(&order.section());
     put(&order.port("pod:default/pod-4", 9));
-    let packets: Vec<Vec<u8>> =
-        (0..1000).map(|n| udp(&format!("10.244.1.14:{}", 10_000 + n), "10.96.0.50:443", &[7; PAYLOAD_BYTES])).collect();
+    // Blocks are made once; only their time changes, after type, length and interface.
+    let mut blocks: Vec<Vec<u8>> = (0..1000)
+        .map(|n| udp(&format!("10.244.1.14:{}", 10_000 + n), "10.96.0.50:443", &[7; PAYLOAD_BYTES]))
+        .map(|packet| order.packet(0, 0, packet.len(), &packet))
+        .collect();
     for n in 0..PACKETS {
-        let packet = &packets[(n % 1000) as usize];
-        put(&order.packet(0, START_NS + n * (10 * SECOND_NS / PACKETS), packet.len(), packet));
+        let block = &mut blocks[(n % 1000) as usize];
+        let time_ns = START_NS + n * (10 * SECOND_NS / PACKETS);
+        block[12..16].copy_from_slice(&((time_ns >> 32) as u32).to_le_bytes());
+        block[16..20].copy_from_slice(&(time_ns as u32).to_le_bytes());
+        put(block);
     }
     output.flush().expect("a reader");
     bytes

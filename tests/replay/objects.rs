@@ -79,7 +79,7 @@ fn refused_objects_are_named_and_the_rest_works() {
     });
     let ran = lab.manifests(broken).packet(0.0, POD_4, syn("10.244.1.14:40000", "10.96.0.50:80")).run_anyhow();
     assert_eq!(ran.code, 1);
-    assert!(ran.said.contains("refused: ") && ran.said.contains("dns.yaml:1"), "{}", ran.said);
+    assert!(ran.said.contains("refused: ") && ran.said.contains("dns.yaml:3"), "{}", ran.said);
     assert_eq!(ran.sent(1).port, POD_1);
 }
 
