@@ -24,7 +24,7 @@ use super::out::Out;
 use super::report::End;
 
 /// As on a node.
-const HANDOFF_BUFFERS: usize = 256;
+const HANDOFF_BUFFERS: usize = 512;
 /// Pods of one node, the node, and everybody on the uplink.
 const NEXT_HOPS: usize = 16_384;
 
@@ -44,6 +44,8 @@ pub struct Node {
     scan: ExpiryScan,
     /// Whose packet stands in a buffer that the slow path keeps, by the buffer's address.
     waiting: HashMap<usize, Cause>,
+    /// Packets whose end is known and not yet told: what they cause is all written first.
+    ended: Vec<(u64, End)>,
 }
 
 /// The input packet in a buffer, and why it went to the slow path.
@@ -95,6 +97,7 @@ impl Node {
             reconciler: Reconciler::default(),
             scan: ExpiryScan::new(0, 1),
             waiting: HashMap::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -168,17 +171,16 @@ impl Node {
         }
         let mut slot = Slot::new(frame, ingress);
         self.engine.process(&self.tables, clock.coarse_s(), std::slice::from_mut(&mut slot));
-        let (verdict, send_bytes, task) = (slot.verdict, slot.send_len, punt_of(&slot));
-        if let Some((reason, task)) = task {
-            match self.buffer_of(frame, ingress) {
+        let outcome = Outcome::of(&slot);
+        match outcome.punt {
+            Some((reason, task)) => match self.buffer_with(frame, outcome.ingress) {
                 Some(buffer) => self.punt(Cause { n, reason }, task, buffer, clock, out)?,
                 None => {
                     self.engine.counters().dropped(DropReason::PuntQueueFull);
-                    out.report.end(n, End::Drop(DropReason::PuntQueueFull))?;
+                    self.ended.push((n, End::Drop(DropReason::PuntQueueFull)));
                 }
-            }
-        } else {
-            self.settle(n, verdict, &mut frame[..send_bytes], clock, out)?;
+            },
+            None => self.settle(n, outcome.verdict, &mut frame[..outcome.send_bytes], clock, out)?,
         }
         self.reclaim();
         self.tick(clock, out)
@@ -186,17 +188,16 @@ impl Node {
 
     /// Lets the slow path give back what need not wait any more.
     pub fn tick(&mut self, clock: &Clock, out: &mut Out) -> io::Result<()> {
-        if !self.slow.has_waiting() {
-            return Ok(());
-        }
-        let mut leaving = Vec::new();
-        self.slow.tick(clock.now_ms(), |_, buffer| leaving.push(buffer));
-        for buffer in leaving {
-            if let Some(cause) = self.waiting.remove(&address(&buffer)) {
-                self.take_back(cause, buffer, clock, out)?;
+        if self.slow.has_waiting() {
+            let mut leaving = Vec::new();
+            self.slow.tick(clock.now_ms(), |_, buffer| leaving.push(buffer));
+            for buffer in leaving {
+                if let Some(cause) = self.waiting.remove(&address(&buffer)) {
+                    self.take_back(cause, buffer, clock, out)?;
+                }
             }
         }
-        Ok(())
+        self.ended.drain(..).try_for_each(|(n, end)| out.report.end(n, end))
     }
 
     /// Whether packets wait in the slow path, so that [`Self::tick`] has to be called as time goes by.
@@ -209,15 +210,13 @@ impl Node {
         self.engine.counters().books().is_even() && self.slow.counters().books().is_even()
     }
 
-    fn buffer_of(&self, frame: &[u8], ingress: u32) -> Option<Box<Handoff>> {
+    fn buffer_with(&self, frame: &[u8], ingress: u32) -> Option<Box<Handoff>> {
         let mut buffer = self.queues.free.pop()?;
-        let Some(bytes) = buffer.frame.get_mut(..frame.len()) else {
-            self.free(buffer);
-            return None;
-        };
-        bytes.copy_from_slice(frame);
-        (buffer.len, buffer.ingress) = (frame.len(), ingress);
-        Some(buffer)
+        if buffer.fill(frame, ingress) {
+            return Some(buffer);
+        }
+        self.free(buffer);
+        None
     }
 
     fn punt(
@@ -230,55 +229,76 @@ impl Node {
     ) -> io::Result<()> {
         self.engine.counters().punted(cause.reason);
         buffer.task = task;
-        let key = address(&buffer);
-        match self.slow.handle(clock.now_ms(), 0, buffer) {
-            Some(buffer) => self.take_back(cause, buffer, clock, out),
-            None => {
-                self.waiting.insert(key, cause);
-                Ok(())
+        self.waiting.insert(address(&buffer), cause);
+        let mut leaving = Vec::new();
+        self.slow.handle(clock.now_ms(), 0, buffer, |_, buffer| leaving.push(buffer));
+        for buffer in leaving {
+            match self.waiting.remove(&address(&buffer)) {
+                Some(cause) => self.take_back(cause, buffer, clock, out)?,
+                None => self.take_piece(cause, buffer, clock, out)?,
             }
         }
+        Ok(())
     }
 
-    /// Does what the slow path asks of the worker.
+    /// Does what the slow path asks of the worker, with the buffer that a packet was punted in.
     fn take_back(&mut self, cause: Cause, mut buffer: Box<Handoff>, clock: &Clock, out: &mut Out) -> io::Result<()> {
-        let (ingress, bytes) = (buffer.ingress, buffer.len);
         match buffer.task {
             Task::Reply => {
-                out.send(cause.n, ingress, &mut buffer.frame[..bytes], clock)?;
                 self.engine.counters().originated();
-                out.report.originated();
-                out.report.end(cause.n, End::Reject(cause.reason))?;
+                let (ingress, bytes) = (buffer.ingress, buffer.len);
+                out.send(cause.n, ingress, &mut buffer.frame[..bytes], clock)?;
+                // Cut in pieces it goes on, and this is the first one.
+                let end = if cause.reason == PuntReason::ToCut { End::Forward } else { End::Reject(cause.reason) };
+                if end != End::Forward {
+                    out.report.originated();
+                }
+                self.ended.push((cause.n, end));
             }
             Task::Resume => {
-                let mut slot = Slot::new(&mut buffer.frame[..bytes], ingress);
+                let mut slot = Slot::resumed(&mut buffer);
                 self.engine.resume(&self.tables, clock.coarse_s(), std::slice::from_mut(&mut slot));
-                let (verdict, send_bytes, task) = (slot.verdict, slot.send_len, punt_of(&slot));
-                if let Some((reason, task)) = task {
+                let outcome = Outcome::of(&slot);
+                if let Some((reason, task)) = outcome.punt {
+                    buffer.ingress = outcome.ingress;
                     return self.punt(Cause { reason, ..cause }, task, buffer, clock, out);
                 }
-                self.settle(cause.n, verdict, &mut buffer.frame[..send_bytes], clock, out)?;
+                let frame = &mut buffer.frame[..outcome.send_bytes];
+                self.settle(cause.n, outcome.verdict, frame, clock, out)?;
             }
-            Task::Drop(reason) => out.report.end(cause.n, End::Drop(reason))?,
+            Task::Drop(reason) => self.ended.push((cause.n, End::Drop(reason))),
             Task::Punt { .. } => return Err(io::Error::other("the slow path gave a packet back unanswered: a bug")),
         }
         self.free(buffer);
         Ok(())
     }
 
+    /// A further buffer that the slow path took for the same packet: a piece of it to be sent, or nothing.
+    fn take_piece(&mut self, cause: Cause, mut buffer: Box<Handoff>, clock: &Clock, out: &mut Out) -> io::Result<()> {
+        if buffer.task == Task::Reply {
+            self.engine.counters().originated();
+            out.report.originated();
+            let (ingress, bytes) = (buffer.ingress, buffer.len);
+            out.send(cause.n, ingress, &mut buffer.frame[..bytes], clock)?;
+        }
+        self.free(buffer);
+        Ok(())
+    }
+
     /// Carries out a verdict that is no punt. `frame`: as it is to be sent.
-    fn settle(&self, n: u64, verdict: Verdict, frame: &mut [u8], clock: &Clock, out: &mut Out) -> io::Result<()> {
+    fn settle(&mut self, n: u64, verdict: Verdict, frame: &mut [u8], clock: &Clock, out: &mut Out) -> io::Result<()> {
         self.engine.counters().settle(verdict, frame.len());
         match verdict {
             Verdict::Forward { next_hop } => {
                 // The engine has just read it.
                 let ifindex = self.next_hops.get(next_hop).map_or(0, |next_hop| next_hop.ifindex);
                 out.send(n, ifindex, frame, clock)?;
-                out.report.end(n, End::Forward)
+                self.ended.push((n, End::Forward));
             }
-            Verdict::Drop(reason) => out.report.end(n, End::Drop(reason)),
-            Verdict::Punt(_) => Ok(()),
+            Verdict::Drop(reason) => self.ended.push((n, End::Drop(reason))),
+            Verdict::Punt(_) => {}
         }
+        Ok(())
     }
 
     fn free(&self, buffer: Box<Handoff>) {
@@ -287,11 +307,24 @@ impl Node {
     }
 }
 
-/// What the slow path is asked, if the packet is for it.
-fn punt_of(slot: &Slot<'_>) -> Option<(PuntReason, Task)> {
-    match slot.verdict {
-        Verdict::Punt(reason) => Some((reason, Task::Punt { reason, next_hop_address: slot.neighbour, mtu: slot.mtu })),
-        Verdict::Forward { .. } | Verdict::Drop(_) => None,
+/// What the engine said about a packet, kept while its frame moves.
+struct Outcome {
+    verdict: Verdict,
+    /// What the slow path is asked, if the packet is for it.
+    punt: Option<(PuntReason, Task)>,
+    ingress: u32,
+    send_bytes: usize,
+}
+
+impl Outcome {
+    fn of(slot: &Slot<'_>) -> Self {
+        let punt = match slot.verdict {
+            Verdict::Punt(reason) => {
+                Some((reason, Task::Punt { reason, next_hop_address: slot.neighbour, mtu: slot.mtu }))
+            }
+            Verdict::Forward { .. } | Verdict::Drop(_) => None,
+        };
+        Self { verdict: slot.verdict, punt, ingress: slot.ingress, send_bytes: slot.send_len }
     }
 }
 

@@ -5,6 +5,7 @@ mod answers;
 mod capture;
 mod connections;
 mod files;
+mod fragments;
 mod lab;
 mod long;
 mod objects;

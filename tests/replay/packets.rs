@@ -131,3 +131,28 @@ fn transport_sum(src: IpAddr, dst: IpAddr, packet: &SlicedPacket<'_>) -> u64 {
 pub fn macs(bytes: &[u8]) -> ([u8; 6], [u8; 6]) {
     (bytes[..6].try_into().expect("6 bytes"), bytes[6..12].try_into().expect("6 bytes"))
 }
+
+/// An IPv4 packet cut after every `bytes` of its payload, a multiple of 8.
+pub fn fragments(packet: &[u8], bytes: usize) -> Vec<Vec<u8>> {
+    let (head, payload) = packet.split_at(34);
+    let parts: Vec<&[u8]> = payload.chunks(bytes).collect();
+    let fragment = |at: usize, part: &&[u8]| {
+        let mut fragment = [head, part].concat();
+        let more = if at + 1 == parts.len() { 0 } else { 0x2000 };
+        fragment[16..18].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
+        fragment[18..20].copy_from_slice(&[0x12, 0x34]);
+        fragment[20..22].copy_from_slice(&((at * bytes / 8) as u16 | more).to_be_bytes());
+        sum_header(&mut fragment);
+        fragment
+    };
+    parts.iter().enumerate().map(|(at, part)| fragment(at, part)).collect()
+}
+
+/// Puts the checksum of a 20-byte IPv4 header right.
+pub fn sum_header(packet: &mut [u8]) {
+    packet[24..26].fill(0);
+    let mut sum: u32 = packet[14..34].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    packet[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+}
