@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use atalho_control::config::{Config, PodNetwork};
 use atalho_control::node::{PrepareOptions, Prepared};
 use atalho_control::start::{Control, ControlOptions, Source};
+use atalho_engine::affinity::AffinityTable;
 use atalho_engine::conntrack::{ConnTable, Epochs, Geometry, TableMemory};
 use atalho_engine::handoff::WorkerQueues;
 use atalho_engine::next_hops::NextHops;
@@ -65,7 +66,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     };
     let (mut kernel, adopted) = Kernel::open(folder, &setup)?;
     tracing::info!(?adopted, workers, uplink = prepared.uplink.name, "kernel programs in place");
-    let (table, next_hops) = map_shared(&kernel, geometry)?;
+    let (table, next_hops, affinity) = map_shared(&kernel, geometry)?;
     let grace = Grace::new()?;
     // The programs of a predecessor may still be reading what repair changes.
     grace.wait()?;
@@ -80,6 +81,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         epochs: Arc::new(Epochs::new()),
         table,
         next_hops,
+        affinity,
     };
     let queues: Vec<_> = (0..workers).map(|_| WorkerQueues::new(HANDOFF_BUFFERS)).collect();
     let (neighbour_asks, neighbour_requests) = crossbeam::channel::bounded::<IpAddr>(1024);
@@ -143,6 +145,7 @@ pub struct Joints {
     pub epochs: Arc<Epochs>,
     pub table: ConnTable,
     pub next_hops: NextHops,
+    pub affinity: AffinityTable,
 }
 
 fn start_log() {
@@ -181,8 +184,8 @@ fn prepare_node(config: &Config) -> anyhow::Result<(Plan, Prepared)> {
     Ok((plan, prepared))
 }
 
-/// The pinned arrays as the engine's table and next hops.
-fn map_shared(kernel: &Kernel, geometry: Geometry) -> anyhow::Result<(ConnTable, NextHops)> {
+/// The pinned arrays as the engine's tables.
+fn map_shared(kernel: &Kernel, geometry: Geometry) -> anyhow::Result<(ConnTable, NextHops, AffinityTable)> {
     let maps = kernel.maps();
     let memory = TableMemory {
         tags4: SharedArray::words64(maps.tags4.fd, maps.tags4.bytes).context("map tags4")?,
@@ -191,7 +194,9 @@ fn map_shared(kernel: &Kernel, geometry: Geometry) -> anyhow::Result<(ConnTable,
         entries6: SharedArray::words32(maps.flows6.fd, maps.flows6.bytes).context("map flows6")?,
     };
     let hops = SharedArray::words64(maps.next_hops.fd, maps.next_hops.bytes).context("map next_hops")?;
-    Ok((ConnTable::new(memory, geometry, &kernel.secret()), NextHops::new(hops)))
+    let affinity = SharedArray::words32(maps.affinity.fd, maps.affinity.bytes).context("map affinity")?;
+    let secret = kernel.secret();
+    Ok((ConnTable::new(memory, geometry, &secret), NextHops::new(hops), AffinityTable::new(affinity, &secret)))
 }
 
 fn waker(queues: &[Arc<WorkerQueues>], doorbells: &[Arc<Doorbell>]) -> Arc<dyn Fn(usize) + Send + Sync> {

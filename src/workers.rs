@@ -58,6 +58,7 @@ pub fn start(
         let engine = Engine::new(EngineParts {
             worker: index as u8,
             table: joints.table,
+            affinity: joints.affinity,
             epochs: joints.epochs.clone(),
             next_hops: joints.next_hops,
             counters: counters.clone(),

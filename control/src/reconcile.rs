@@ -139,6 +139,7 @@ mod tests {
         Arc::new(Vip {
             service: "default/web:http".into(),
             kind: VipKind::ClusterIP,
+            affinity: None,
             inside: side.clone(),
             outside: side,
         })

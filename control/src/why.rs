@@ -148,7 +148,8 @@ pub fn answer(view: &View<'_>, query: &Query) -> Answer {
     let packet = first_packet(query, ingress);
     // Any even draw will do, and the same query should be answered alike.
     let random = u32::from(packet.key.src_port).wrapping_mul(0x9e37_79b9);
-    let decision = decide(tables, &packet, random);
+    // Each packet is judged alone: no client has been here before.
+    let decision = decide(tables, &packet, random, |_| None);
     let (verdict, reason, because) = match decision.outcome {
         Outcome::Forward => (Verdict::Forward, None, String::new()),
         Outcome::Pass => (Verdict::Pass, None, "it goes on by the node's own routes".to_owned()),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use atalho_control::config::Config;
 use atalho_control::reconcile::Reconciler;
+use atalho_engine::affinity::AffinityTable;
 use atalho_engine::conntrack::{ConnTable, Epochs, ExpiryScan};
 use atalho_engine::counters::Counters;
 use atalho_engine::handoff::{Handoff, Task, WorkerQueues};
@@ -15,7 +16,7 @@ use atalho_engine::next_hops::NextHops;
 use atalho_engine::pipeline::{Engine, EngineParts, Slot};
 use atalho_engine::tables::Tables;
 use atalho_engine::verdict::{DropReason, PuntReason, Verdict};
-use atalho_layout::SECRET_WORDS;
+use atalho_layout::{SECRET_WORDS, affinity};
 use atalho_slowpath::{Limits, Parts, SlowPath};
 
 use super::clock::Clock;
@@ -68,6 +69,7 @@ impl Node {
         let engine = Engine::new(EngineParts {
             worker: 0,
             table,
+            affinity: AffinityTable::in_memory(affinity::ENTRIES, &secret),
             epochs: epochs.clone(),
             next_hops,
             counters: Arc::new(Counters::default()),

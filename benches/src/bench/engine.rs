@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use atalho_engine::affinity::AffinityTable;
 use atalho_engine::conntrack::{ConnTable, Epochs};
 use atalho_engine::counters::Counters;
 use atalho_engine::flow::Protocol;
@@ -127,6 +128,7 @@ impl EngineBench {
         let engine = Engine::new(EngineParts {
             worker: 0,
             table,
+            affinity: AffinityTable::in_memory(64, &secret),
             epochs: epochs.clone(),
             next_hops,
             counters: counters.clone(),
@@ -378,8 +380,13 @@ fn tables() -> Tables {
         masquerade: false,
         drop_without_backend: false,
     };
-    let vip =
-        Vip { service: "default/bench:dns".into(), kind: VipKind::ClusterIP, inside: side.clone(), outside: side };
+    let vip = Vip {
+        service: "default/bench:dns".into(),
+        kind: VipKind::ClusterIP,
+        affinity: None,
+        inside: side.clone(),
+        outside: side,
+    };
     let key = VipKey { address: VIP.into(), protocol: Protocol::Udp, port: VIP_PORT };
     let node = Ipv4Addr::new(192, 168, 0, 2);
     let net = |text: &str| text.parse().ok();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use atalho_engine::affinity::Affinity;
 use atalho_engine::service::{Backends, Endpoint, Route, Vip, VipKey, VipKind};
 
 use crate::config::Scheduler;
@@ -99,6 +100,7 @@ fn port_vips(
     vips: &mut Vec<(VipKey, Vip)>,
 ) {
     let label: Arc<str> = port.label(name).into();
+    let affinity = service.affinity_timeout_s.map(|timeout_s| Affinity { service: number_of(name), timeout_s });
     let merged = merged(model, name, port, ip.is_ipv4(), &around.node_name);
     let cluster = Arc::new(backends(&choice(merged.iter()), around.scheduler));
     let needs_local = service.internal_local || service.external_local;
@@ -117,7 +119,7 @@ fn port_vips(
     // Whoever reaches a cluster address from outside the cluster got here by a route to this node; the answer of an
     // endpoint elsewhere must come back here to be translated.
     let outside = side(service.internal_local, around.masquerade_all || around.pods_are_known);
-    vips.push((key, Vip { service: label.clone(), kind: VipKind::ClusterIP, inside, outside }));
+    vips.push((key, Vip { service: label.clone(), kind: VipKind::ClusterIP, affinity, inside, outside }));
 
     let Some(node_port) = port.node_port else { return };
     for address in around.node_port_addresses.iter().filter(|a| a.is_ipv4() == ip.is_ipv4()) {
@@ -125,8 +127,13 @@ fn port_vips(
         // Policy Local keeps the client's address and binds only those from outside: from inside, every endpoint is as good.
         let inside = to_cluster(!service.external_local);
         let outside = side(service.external_local, !service.external_local);
-        vips.push((key, Vip { service: label.clone(), kind: VipKind::NodePort, inside, outside }));
+        vips.push((key, Vip { service: label.clone(), kind: VipKind::NodePort, affinity, inside, outside }));
     }
+}
+
+/// The same for every port and address of a Service, in every process: session affinity outlives them (FNV-1a, 64 bits).
+fn number_of(service: &str) -> u64 {
+    service.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn backends(chosen: &[&Merged], scheduler: Scheduler) -> Backends {

@@ -217,6 +217,35 @@ fn ready_endpoints_come_first_and_serving_terminating_ones_only_without_them() {
 }
 
 #[test]
+fn every_vip_of_a_service_binds_a_client_to_the_same_endpoint() {
+    let mut world = World::new("");
+    let spec = |affinity: &str| {
+        format!(
+            "type: NodePort, clusterIP: 10.96.0.1, {affinity}, ports: [{{name: a, port: 80, nodePort: 30080}}, {{name: b, port: 81}}]"
+        )
+    };
+    let affinity_of = |world: &World, vip: &str| world.vip(vip).unwrap().affinity;
+    let vips = ["tcp 10.96.0.1:80", "tcp 192.168.0.2:30080", "tcp 10.96.0.1:81"];
+    for (written, timeout_s) in [
+        ("sessionAffinity: None", None),
+        ("sessionAffinity: ClientIP", Some(10_800)),
+        ("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 1}}", Some(1)),
+    ] {
+        world.put(&service("web", &spec(written)));
+        world.compile();
+        let first = affinity_of(&world, vips[0]);
+        assert_eq!(first.map(|affinity| affinity.timeout_s), timeout_s, "{written}");
+        for vip in vips {
+            assert_eq!(affinity_of(&world, vip), first, "{vip}, {written}");
+        }
+    }
+    world.put(&service("other", "clusterIP: 10.96.0.9, sessionAffinity: ClientIP, ports: [{port: 80}]"));
+    world.compile();
+    let other = affinity_of(&world, "tcp 10.96.0.9:80").unwrap();
+    assert_ne!(Some(other.service), affinity_of(&world, vips[0]).map(|affinity| affinity.service));
+}
+
+#[test]
 fn masquerading_follows_policy_and_settings() {
     let spec = |policy: &str| {
         format!(

@@ -83,6 +83,21 @@ pub struct ServiceSpec {
     pub ports: Option<Vec<ServicePort>>,
     pub internal_traffic_policy: Option<String>,
     pub external_traffic_policy: Option<String>,
+    pub session_affinity: Option<String>,
+    pub session_affinity_config: Option<SessionAffinityConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct SessionAffinityConfig {
+    #[serde(rename = "clientIP")]
+    pub client_ip: Option<ClientIpConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClientIpConfig {
+    pub timeout_seconds: Option<i32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]

@@ -23,6 +23,8 @@ pub struct Service {
     pub internal_local: bool,
     /// spec.externalTrafficPolicy is Local.
     pub external_local: bool,
+    /// spec.sessionAffinity is ClientIP: seconds after its last connection that a client stays with its endpoint.
+    pub affinity_timeout_s: Option<u32>,
     /// Why no packet of it concerns us.
     pub not_ours: Option<NotOurs>,
 }
@@ -68,6 +70,7 @@ impl Service {
                 ports: vec![],
                 internal_local,
                 external_local,
+                affinity_timeout_s: None,
                 not_ours: Some(not_ours),
             });
         }
@@ -87,6 +90,7 @@ impl Service {
             internal_local: is_local("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref())?,
             external_local: wants_node_ports
                 && is_local("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?,
+            affinity_timeout_s: affinity_timeout_s(&spec)?,
             not_ours: None,
         })
     }
@@ -218,6 +222,26 @@ pub(crate) fn protocol(field: &str, written: Option<&str>) -> Result<Protocol, F
         Some("UDP") => Ok(Protocol::Udp),
         Some("SCTP") => Ok(Protocol::Sctp),
         Some(other) => Err(Fault::new(format!("{field}.protocol is {other:?}"), "use TCP, UDP or SCTP")),
+    }
+}
+
+/// The API's default and bounds for spec.sessionAffinityConfig.clientIP.timeoutSeconds.
+fn affinity_timeout_s(spec: &api::ServiceSpec) -> Result<Option<u32>, Fault> {
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => return Ok(None),
+        Some("ClientIP") => {}
+        Some(other) => {
+            return Err(Fault::new(format!("spec.sessionAffinity is {other:?}"), "use None or ClientIP"));
+        }
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let written = config.and_then(|client_ip| client_ip.timeout_seconds).unwrap_or(10_800);
+    match u32::try_from(written) {
+        Ok(timeout_s @ 1..=86_400) => Ok(Some(timeout_s)),
+        _ => Err(Fault::new(
+            format!("spec.sessionAffinityConfig.clientIP.timeoutSeconds is {written}"),
+            "use 1 to 86400, or leave it out for 10800",
+        )),
     }
 }
 

@@ -89,6 +89,14 @@ fn bad_words_in_a_service_are_refused() {
             "spec.externalTrafficPolicy is \"local\"; use Cluster or Local",
         ),
         (
+            "{clusterIP: 10.96.0.1, sessionAffinity: clientIP}",
+            "spec.sessionAffinity is \"clientIP\"; use None or ClientIP",
+        ),
+        (
+            "{clusterIP: 10.96.0.1, sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}}",
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds is 86401; use 1 to 86400, or leave it out for 10800",
+        ),
+        (
             "{ports: [{port: 80}]}",
             "it has no spec.clusterIP; write one, as an API server would have done; or \"None\" for a headless Service",
         ),

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use crate::affinity::Affinity;
 use crate::flow::FlowKey;
 pub use crate::flow::Opening;
 use crate::route::Routed;
@@ -66,15 +67,26 @@ pub struct Decision<'t> {
     pub back: Option<Egress>,
 }
 
-impl Decision<'_> {
+impl<'t> Decision<'t> {
+    /// What session affinity has to remember of it: the client's next connection goes to this endpoint too.
+    pub fn binds(&self) -> Option<(&'t Affinity, IpAddr)> {
+        Some((self.vip?.affinity.as_ref()?, self.chosen?.address))
+    }
+
     fn ends(mut self, outcome: Outcome) -> Self {
         self.outcome = outcome;
         self
     }
 }
 
-/// Decides about `packet`. `random` is any even draw: the choice among endpoints that no table orders.
-pub fn decide<'t>(tables: &'t Tables, packet: &FirstPacket, random: u32) -> Decision<'t> {
+/// Decides about `packet`. `random` is any even draw: the choice among endpoints that no table orders. `last_endpoint`
+/// knows where a client is bound by session affinity.
+pub fn decide<'t>(
+    tables: &'t Tables,
+    packet: &FirstPacket,
+    random: u32,
+    last_endpoint: impl FnOnce(&Affinity) -> Option<IpAddr>,
+) -> Decision<'t> {
     let key = &packet.key;
     let decision = Decision {
         outcome: Outcome::Forward,
@@ -97,7 +109,7 @@ pub fn decide<'t>(tables: &'t Tables, packet: &FirstPacket, random: u32) -> Deci
     }
     let vip_key = VipKey { address: key.dst, protocol: key.protocol, port: key.dst_port };
     if let Some(vip) = tables.services.look_up(&vip_key) {
-        to_service(tables, packet, port, vip, random, decision)
+        to_service(tables, packet, port, vip, random, last_endpoint, decision)
     } else if tables.services.has_address(key.dst) {
         let reason = match packet.opening {
             Opening::EchoRequest => PuntReason::EchoToVip,
@@ -143,6 +155,7 @@ fn to_service<'t>(
     port: &Port,
     vip: &'t Vip,
     random: u32,
+    last_endpoint: impl FnOnce(&Affinity) -> Option<IpAddr>,
     mut decision: Decision<'t>,
 ) -> Decision<'t> {
     let key = &packet.key;
@@ -153,7 +166,9 @@ fn to_service<'t>(
     if let Some(reason) = starts_nothing(packet.opening) {
         return decision.ends(Outcome::Drop(reason));
     }
-    let Some(endpoint) = route.backends.choose(key, random) else {
+    // Bound to an endpoint that this side may no longer use, a client is free again.
+    let bound = vip.affinity.as_ref().and_then(last_endpoint).and_then(|address| route.backends.at(address));
+    let Some(endpoint) = bound.or_else(|| route.backends.choose(key, random)) else {
         return decision.ends(match route.drop_without_backend {
             true => Outcome::Drop(DropReason::NoLocalEndpoint),
             false => Outcome::Punt(PuntReason::NoEndpoint),

@@ -4,6 +4,7 @@
 //! Read [`pipeline`] first: a packet's whole story stands there in five steps.
 
 pub mod admit;
+pub mod affinity;
 pub mod atomic;
 pub mod conntrack;
 pub mod counters;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use atalho_layout::{NextHopKind, hop, tag_mac};
 
 use crate::admit::{self, Decision, Egress, FirstPacket, Outcome};
+use crate::affinity::AffinityTable;
 use crate::conntrack::{ConnTable, Direction, Epochs, Flow, InsertError, NewConnection, Probe, Rewrite};
 use crate::counters::Counters;
 use crate::flow::{FlowKey, Opening, Protocol};
@@ -117,6 +118,7 @@ pub struct EngineParts {
     /// Index of the worker, below 255.
     pub worker: u8,
     pub table: ConnTable,
+    pub affinity: AffinityTable,
     pub epochs: Arc<Epochs>,
     pub next_hops: NextHops,
     pub counters: Arc<Counters>,
@@ -275,11 +277,19 @@ impl Engine {
             }
             let key = FlowKey { src: work.packet.src, ..work.packet.key };
             let first = FirstPacket { key, ingress: slot.ingress, opening: work.packet.opening };
-            let decision = admit::decide(tables, &first, random.next());
+            let decision = admit::decide(tables, &first, random.next(), |affinity| {
+                parts.affinity.endpoint(key.src, affinity, now_s)
+            });
             let outcome = match decision.outcome {
                 Outcome::Forward => {
                     has_admitted = true;
-                    connect(parts, random, tables, slot.ingress, &work.packet, &decision, now_s).map(Way::Found)
+                    let flow = connect(parts, random, tables, slot.ingress, &work.packet, &decision, now_s);
+                    if flow.is_ok()
+                        && let Some((affinity, endpoint)) = decision.binds()
+                    {
+                        parts.affinity.remember(key.src, affinity, endpoint, now_s);
+                    }
+                    flow.map(Way::Found)
                 }
                 // The kernel side passes a pod's packets to its node itself; this one came before it knew the address.
                 Outcome::Pass if tables.local_pods.contains_key(&work.packet.src) => Ok(Way::Unchanged),

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use self::maglev::{lookup_size, maglev};
+use crate::affinity::Affinity;
 use crate::flow::{FlowKey, Protocol};
 
 /// Shards of the VIP table; a changed Service copies one of them.
@@ -50,6 +51,8 @@ pub struct Vip {
     /// `namespace/name:port-name`, or `:port-number` if the port has no name.
     pub service: Arc<str>,
     pub kind: VipKind,
+    /// sessionAffinity: ClientIP.
+    pub affinity: Option<Affinity>,
     /// For traffic from this cluster's pods and this node.
     pub inside: Route,
     /// For traffic from elsewhere.
@@ -88,6 +91,11 @@ impl Backends {
     /// Chosen evenly at random.
     pub fn random(endpoints: Vec<Endpoint>) -> Self {
         Self { endpoints: endpoints.into(), lookup: Box::default() }
+    }
+
+    /// The endpoint with this address.
+    pub fn at(&self, address: IpAddr) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.address == address)
     }
 
     /// The endpoint for a new flow; `random` is any even draw. `None`: there is none.
@@ -279,8 +287,10 @@ mod tests {
     fn an_address_is_a_services_as_long_as_one_port_of_it_is() {
         let address: IpAddr = Ipv4Addr::new(10, 96, 0, 1).into();
         let side = || Route { backends: Arc::default(), masquerade: false, drop_without_backend: false };
-        let vip =
-            |kind| Some(Arc::new(Vip { service: "default/a:http".into(), kind, inside: side(), outside: side() }));
+        let vip = |kind| {
+            let service = "default/a:http".into();
+            Some(Arc::new(Vip { service, kind, affinity: None, inside: side(), outside: side() }))
+        };
         let key = |port| VipKey { address, protocol: Protocol::Tcp, port };
         let one = Services::default().with_changes([(key(80), vip(VipKind::ClusterIP))]);
         let two = one.with_changes([(key(443), vip(VipKind::ClusterIP)), (key(30_000), vip(VipKind::NodePort))]);

@@ -6,6 +6,7 @@
 //!
 //! What this crate does not do: it holds no state and no logic but the table's hash, which both sides must agree on.
 
+pub mod affinity;
 mod c_header;
 mod claim;
 mod counters;
@@ -25,7 +26,7 @@ pub use port::{PORT, PortRecord};
 pub use tag::{TAG_PREFIX, ifindex_of_tag, tag_mac};
 
 /// Version of everything in this crate. A daemon adopts pinned maps only of the same version.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 #[cfg(target_endian = "big")]
 compile_error!("the shared structures are little-endian; big-endian machines are not supported");

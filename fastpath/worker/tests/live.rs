@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use atalho_engine::affinity::AffinityTable;
 use atalho_engine::conntrack::{ConnTable, Epochs, Geometry, TableMemory};
 use atalho_engine::counters::Counters;
 use atalho_engine::handoff::WorkerQueues;
@@ -301,6 +302,7 @@ impl Daemon {
         let engine = Engine::new(EngineParts {
             worker: 0,
             table: self.table,
+            affinity: AffinityTable::in_memory(64, &self.kernel.secret()),
             epochs: epochs.clone(),
             next_hops: self.next_hops,
             counters: counters.clone(),

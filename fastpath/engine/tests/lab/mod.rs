@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
+use atalho_engine::affinity::AffinityTable;
 use atalho_engine::conntrack::{ConnTable, Epochs};
 use atalho_engine::counters::{Books, Counters};
 use atalho_engine::flow::Protocol;
@@ -139,6 +140,7 @@ pub struct Lab {
     pub now_s: u32,
     pub hops: NextHops,
     pub table: ConnTable,
+    pub affinity: AffinityTable,
 }
 
 /// What became of one packet.
@@ -170,16 +172,18 @@ impl Lab {
         set(HOP_OTHER_NODE, NextHopKind::Uplink, UPLINK, OTHER_NODE_MAC, UPLINK_MAC);
         let secret: [u64; SECRET_WORDS] = std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(i as u64 + 1));
         let table = ConnTable::in_memory(1024, &secret);
+        let affinity = AffinityTable::in_memory(64, &secret);
         let engine = Engine::new(EngineParts {
             worker: 0,
             table,
+            affinity,
             epochs: Arc::new(Epochs::new()),
             next_hops: hops,
             counters: Arc::new(Counters::default()),
             seed: 1,
             prefetch: |_| {},
         });
-        Self { engine, tables: tables(), now_s: 1000, hops, table }
+        Self { engine, tables: tables(), now_s: 1000, hops, table, affinity }
     }
 
     /// One packet through the engine. The books must be even after it, a frame that is not forwarded unchanged, and one
@@ -270,7 +274,7 @@ pub fn side(endpoints: Vec<Endpoint>) -> ServiceRoute {
 }
 
 pub fn vip(name: &str, kind: VipKind, inside: ServiceRoute, outside: ServiceRoute) -> Option<Arc<Vip>> {
-    Some(Arc::new(Vip { service: name.into(), kind, inside, outside }))
+    Some(Arc::new(Vip { service: name.into(), kind, affinity: None, inside, outside }))
 }
 
 /// The node's snapshot.

@@ -36,6 +36,7 @@ impl Node {
             Engine::new(EngineParts {
                 worker,
                 table: lab.table,
+                affinity: lab.affinity,
                 epochs: epochs.clone(),
                 next_hops: lab.hops,
                 counters: Arc::new(Counters::default()),

@@ -4,6 +4,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod affinity;
 mod cutting;
 mod echo;
 mod ethernet;
@@ -57,6 +58,7 @@ macro_rules! subjects {
 }
 
 subjects![
+    affinity,
     cutting,
     echo,
     ethernet,

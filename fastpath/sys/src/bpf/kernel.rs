@@ -60,7 +60,7 @@ pub struct SharedMap<'a> {
     pub bytes: usize,
 }
 
-/// The memory that workers share with the programs.
+/// The memory that workers share with the programs and their successors.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedMaps<'a> {
     pub tags4: SharedMap<'a>,
@@ -68,6 +68,7 @@ pub struct SharedMaps<'a> {
     pub tags6: SharedMap<'a>,
     pub flows6: SharedMap<'a>,
     pub next_hops: SharedMap<'a>,
+    pub affinity: SharedMap<'a>,
 }
 
 /// The open kernel side of one node. Dropping it leaves everything in force: that is how flows outlive a restart.
@@ -75,7 +76,7 @@ pub struct Kernel {
     folder: Folder,
     pub(super) programs: Programs,
     secret: [u64; SECRET_WORDS],
-    shared: [(MapData, usize); 5],
+    shared: [(MapData, usize); 6],
     claims: HashMap<MapData, [u8; CLAIM_BYTES], u32>,
     ranges: LpmTrie<MapData, [u8; 16], u32>,
     ports: HashMap<MapData, u32, [u8; PORT_BYTES]>,
@@ -137,7 +138,14 @@ impl Kernel {
             let data = MapData::from_pin(folder.path.join(name)).map_err(|e| map_error(name, "open", &e))?;
             Ok((data, bytes))
         };
-        let shared = [shared("tags4")?, shared("flows4")?, shared("tags6")?, shared("flows6")?, shared("next_hops")?];
+        let shared = [
+            shared("tags4")?,
+            shared("flows4")?,
+            shared("tags6")?,
+            shared("flows6")?,
+            shared("next_hops")?,
+            shared("affinity")?,
+        ];
         Ok(Self {
             shared,
             claims: typed(&folder, "claims")?,
@@ -174,9 +182,9 @@ impl Kernel {
 
     /// The memory shared with the programs.
     pub fn maps(&self) -> SharedMaps<'_> {
-        let [tags4, flows4, tags6, flows6, next_hops] =
+        let [tags4, flows4, tags6, flows6, next_hops, affinity] =
             self.shared.each_ref().map(|(data, bytes)| SharedMap { fd: data.fd().as_fd(), bytes: *bytes });
-        SharedMaps { tags4, flows4, tags6, flows6, next_hops }
+        SharedMaps { tags4, flows4, tags6, flows6, next_hops, affinity }
     }
 
     /// Gives a receive queue to an AF_XDP socket. It leaves the map by itself when it is closed.

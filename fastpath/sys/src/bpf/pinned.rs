@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use atalho_layout::{
     CLAIM_KEY, FLOW4, FLOW6, KERNEL_COUNTERS, LAYOUT_VERSION, LPM_KEY, NEXT_HOP, PORT, SECRET_WORDS, SLOTS_PER_BUCKET,
-    TAG_BYTES,
+    TAG_BYTES, affinity,
 };
 use aya::maps::{Array, Map, MapData, MapInfo};
 
@@ -93,6 +93,7 @@ pub(super) fn shapes(sizes: &Sizes) -> Vec<Shape> {
         shape("tags6", ARRAY, 4, tags, sizes.buckets6, MMAPABLE),
         shape("flows6", ARRAY, 4, FLOW6.size, sizes.buckets6 * SLOTS, MMAPABLE),
         shape(NEXT_HOPS, ARRAY, 4, NEXT_HOP.size, sizes.next_hops, MMAPABLE),
+        shape(AFFINITY, ARRAY, 4, affinity::WORDS * 4, affinity::ENTRIES as u32, MMAPABLE),
         shape("claims", HASH, CLAIM_KEY.size as u32, 4, CLAIMS, NO_PREALLOC),
         shape("ranges", LPM_TRIE, LPM_KEY.size as u32, 4, RANGES, NO_PREALLOC),
         shape("ports", HASH, 4, PORT.size, PORTS, NO_PREALLOC),
@@ -104,6 +105,8 @@ pub(super) fn shapes(sizes: &Sizes) -> Vec<Shape> {
 }
 
 const NEXT_HOPS: &str = "next_hops";
+/// No program reads it; it stands with the others so that it outlives the process as they do.
+const AFFINITY: &str = "affinity";
 const CONFIG: &str = "config";
 const VERSION_WORD: u32 = 0;
 const COMPLETE_WORD: u32 = 1;
@@ -229,7 +232,7 @@ impl Folder {
         if found == *wanted { Ok(()) } else { Err(other(found.describe())) }
     }
 
-    /// Makes the maps that no program names: the configuration, not yet marked whole, and the next hops.
+    /// Makes the maps that no program names: the configuration, not yet marked whole, next hops and session affinity.
     pub(super) fn make(&self, sizes: &Sizes, secret: &[u64; SECRET_WORDS]) -> Result<(), BpfError> {
         let mut config = Array::<MapData, u64>::create(CONFIG_WORDS, 0).map_err(|e| map_error(CONFIG, "create", &e))?;
         let words = [(VERSION_WORD, u64::from(LAYOUT_VERSION))];
@@ -239,7 +242,10 @@ impl Folder {
         config.pin(self.path.join(CONFIG)).map_err(|e| map_error(CONFIG, "pin", &e))?;
         let hops = Array::<MapData, [u8; NEXT_HOP.size]>::create(sizes.next_hops, MMAPABLE)
             .map_err(|e| map_error(NEXT_HOPS, "create", &e))?;
-        hops.pin(self.path.join(NEXT_HOPS)).map_err(|e| map_error(NEXT_HOPS, "pin", &e))
+        hops.pin(self.path.join(NEXT_HOPS)).map_err(|e| map_error(NEXT_HOPS, "pin", &e))?;
+        let affinity = Array::<MapData, [u8; affinity::WORDS * 4]>::create(affinity::ENTRIES as u32, MMAPABLE)
+            .map_err(|e| map_error(AFFINITY, "create", &e))?;
+        affinity.pin(self.path.join(AFFINITY)).map_err(|e| map_error(AFFINITY, "pin", &e))
     }
 
     /// Marks the folder whole: from now on a successor adopts it.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use atalho_engine::affinity::AffinityTable;
 use atalho_engine::conntrack::{ConnTable, Epochs};
 use atalho_engine::counters::Counters;
 use atalho_engine::handoff::WorkerQueues;
@@ -122,6 +123,7 @@ pub fn bench_of<P: Port>(
     let engine = Engine::new(EngineParts {
         worker: 0,
         table,
+        affinity: AffinityTable::in_memory(64, &random::words64().unwrap()),
         epochs: epochs.clone(),
         next_hops,
         counters,

@@ -218,7 +218,7 @@ fn uninstall_leaves_nothing() {
     sh("ip link del pod1");
     let removed = uninstall(&lab.bpffs, NODE).unwrap();
     assert_eq!(removed[0], "steer", "claiming ends first: {removed:?}");
-    assert_eq!(removed.len(), 13 + 6, "{removed:?}");
+    assert_eq!(removed.len(), 14 + 6, "{removed:?}");
     assert_eq!(fs::read_dir(lab.bpffs.join("atalho")).map(Iterator::count).unwrap_or(0), 0);
     for name in ["uplink", "f0"] {
         assert_eq!(check::by_name(name).unwrap().xdp_program, None, "{name}");
