@@ -42,4 +42,8 @@ impl Dataplane for KernelSide {
     fn kernel_counters(&mut self) -> Result<Vec<u64>, String> {
         self.kernel.counters().map_err(|error| error.to_string())
     }
+
+    fn policed(&mut self) -> Result<Vec<(u32, u64)>, String> {
+        self.kernel.policed().map_err(|error| error.to_string())
+    }
 }

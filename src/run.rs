@@ -62,6 +62,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         f0: prepared.f0.ifindex,
         f1: prepared.f1.ifindex,
         workers,
+        is_fair: config.worker.is_fair,
         secret: random::words64().context("draw the table's secret")?,
     };
     let (mut kernel, adopted) = Kernel::open(folder, &setup)?;

@@ -15,10 +15,11 @@ use atalho_hwconf::Plan;
 use atalho_slowpath::Bell;
 use atalho_sys::bpf::{Kernel, XskPort};
 use atalho_sys::doorbell::Doorbell;
+use atalho_sys::mmap::SharedArray;
 use atalho_sys::xsk::{self, OpenOptions, QueueOf, Side};
 use atalho_sys::{prefetch, random};
 use atalho_worker::port::PortState;
-use atalho_worker::{Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort as WorkerPort};
+use atalho_worker::{Pressure, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort as WorkerPort};
 
 use crate::reports::Readable;
 use crate::run::Joints;
@@ -45,13 +46,16 @@ pub fn start(
     doorbells: &[Arc<Doorbell>],
     bell: &Bell,
 ) -> anyhow::Result<Vec<WorkerHandle>> {
+    let pressures = kernel.maps().pressures;
+    let pressures = SharedArray::words32(pressures.fd, pressures.bytes).context("map pressures")?;
     let mut handles = Vec::new();
     for (index, line) in plan.lines.iter().enumerate() {
-        let opened = xsk::open(&OpenOptions::new(
+        let open = OpenOptions::new(
             QueueOf { interface: prepared.uplink.name.clone(), queue: line.queue },
             QueueOf { interface: prepared.f0.name.clone(), queue: index as u32 },
             u32::from(prepared.uplink.mtu.max(prepared.f1.mtu)),
-        ))?;
+        );
+        let opened = xsk::open(&open)?;
         kernel.set_xsk(XskPort::Uplink, line.queue, opened.uplink.as_fd())?;
         kernel.set_xsk(XskPort::Funnel, index as u32, opened.funnel.as_fd())?;
         let counters = Arc::new(Counters::default());
@@ -80,6 +84,7 @@ pub fn start(
         let worker = Worker::new(
             options,
             WorkerParts {
+                pressure: Pressure::new(pressures, index, open.ring_entries, opened.pool.frame_bytes_max() as u32),
                 pool: opened.pool,
                 uplink: WorkerPort::new(opened.uplink),
                 funnel: WorkerPort::new(opened.funnel),

@@ -67,6 +67,8 @@ pub struct WorkerConfig {
     pub count: Option<u32>,
     /// Microseconds without packets before a worker sleeps; `None`: never.
     pub spin_us: Option<u32>,
+    /// Whether pods are kept from crowding each other out while a worker is overloaded.
+    pub is_fair: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +146,7 @@ impl Default for Config {
             cluster: ClusterConfig::default(),
             uplink: UplinkConfig::default(),
             funnel: FunnelConfig { names: ["atl-f0".to_owned(), "atl-f1".to_owned()] },
-            worker: WorkerConfig { count: None, spin_us: Some(50) },
+            worker: WorkerConfig { count: None, spin_us: Some(50), is_fair: true },
             conntrack: ConntrackConfig {
                 max_flows: 262_144,
                 timeouts: Timeouts::default(),
@@ -295,6 +297,9 @@ impl WorkerConfig {
         let (mut count, mut spin) = (CountOrAuto(self.count), MicrosecondsOrAlways(self.spin_us));
         s.take("count", &mut count);
         s.take("spin_us", &mut spin);
+        let mut fairness = OnOff(self.is_fair);
+        s.take("fairness", &mut fairness);
+        self.is_fair = fairness.0;
         s.check("count", count.0.is_none_or(|n| (1..=128).contains(&n)), "must be \"auto\" or 1 to 128");
         s.check("spin_us", spin.0.is_none_or(|n| n <= 1_000_000), "must be \"always\" or at most 1000000");
         (self.count, self.spin_us) = (count.0, spin.0);

@@ -20,6 +20,8 @@ pub trait Dataplane: Send {
     fn current(&mut self) -> Result<InForce, String>;
     /// Values of the kernel's counters, in the order of [`atalho_layout::KERNEL_COUNTERS`], summed over CPUs.
     fn kernel_counters(&mut self) -> Result<Vec<u64>, String>;
+    /// Packets dropped because their pod had its share of an overloaded worker's queue, by the interface index of its port.
+    fn policed(&mut self) -> Result<Vec<(u32, u64)>, String>;
 }
 
 /// What the maps hold.

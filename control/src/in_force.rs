@@ -182,6 +182,9 @@ mod tests {
         fn kernel_counters(&mut self) -> Result<Vec<u64>, String> {
             Ok(Vec::new())
         }
+        fn policed(&mut self) -> Result<Vec<(u32, u64)>, String> {
+            Ok(Vec::new())
+        }
     }
 
     fn vip(last: u8) -> ClaimKey {

@@ -59,6 +59,14 @@ pub fn page(collector: &Collector) -> String {
     for (name, _, value) in collector.kernel_counters().unwrap_or_default() {
         page.line("atalho_kernel_packets_total", &[("event", name)], value);
     }
+    page.head(
+        "atalho_pod_policed_total",
+        "counter",
+        "Packets dropped because their pod had its share of an overloaded worker's queue.",
+    );
+    for (pod, packets) in collector.policed().unwrap_or_default() {
+        page.line("atalho_pod_policed_total", &[("pod", &pod)], packets);
+    }
     page.single("atalho_flows", "gauge", "Tracked connections.", collector.table.count());
     page.single("atalho_flows_max", "gauge", "Connections that the table has room for.", collector.flows_max);
     page.single(

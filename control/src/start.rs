@@ -114,6 +114,7 @@ impl Control {
             reports: options.worker_reports,
             slow_path: options.slow_path_report,
             table: options.table,
+            snapshot: options.snapshot.clone(),
             flows_max: options.flows_max,
             dataplane: dataplane.clone(),
             rates: Rates::default(),

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use atalho_engine::conntrack::ConnTable;
+use atalho_engine::tables::{Port, Tables};
 use atalho_engine::verdict::{DropReason, PuntReason};
 use atalho_layout::KERNEL_COUNTERS;
 use serde::{Deserialize, Serialize};
@@ -50,6 +52,10 @@ pub struct Status {
     pub slow_path: SlowPathStatus,
     /// The kernel programs' counters, by name; null with an explanation in `faults` where they cannot be read.
     pub kernel: BTreeMap<String, u64>,
+    /// Packets dropped because their pod had its share of an overloaded worker's queue, by pod; those that had any. Part of
+    /// the kernel's `pod_policed`, less those of pods that are gone.
+    #[serde(default)]
+    pub policed: BTreeMap<String, u64>,
     /// Snapshots.
     pub published: u64,
     pub change_to_published_ms: Summary,
@@ -105,6 +111,7 @@ pub struct Collector {
     pub reports: Box<dyn Fn() -> Vec<WorkerReport> + Send + Sync>,
     pub slow_path: Box<dyn Fn() -> SlowPathReport + Send + Sync>,
     pub table: ConnTable,
+    pub snapshot: Arc<ArcSwap<Tables>>,
     pub flows_max: u64,
     pub dataplane: Arc<Mutex<Box<dyn Dataplane>>>,
     pub rates: Rates,
@@ -157,10 +164,21 @@ impl Collector {
         Ok(KERNEL_COUNTERS.iter().zip(values).map(|(counter, value)| (counter.name(), counter.text(), value)).collect())
     }
 
+    /// Policed packets by pod.
+    pub fn policed(&self) -> Result<BTreeMap<String, u64>, String> {
+        let counts = self.dataplane.lock().unwrap_or_else(std::sync::PoisonError::into_inner).policed()?;
+        let tables = self.snapshot.load();
+        let named = counts.into_iter().filter_map(|(ifindex, packets)| match tables.ports.get(&ifindex) {
+            Some(Port::Pod { name, .. }) => Some((name.to_string(), packets)),
+            _ => None,
+        });
+        Ok(named.collect())
+    }
+
     pub fn status(&self) -> Status {
         let reports = (self.reports)();
         let sum = |of: fn(&WorkerReport) -> u64| reports.iter().map(of).sum::<u64>();
-        let kernel = self.kernel_counters();
+        let (kernel, policed) = (self.kernel_counters(), self.policed());
         let shared = self.shared.lock();
         let mut faults: Vec<String> = shared.faults.values().flatten().cloned().collect();
         let kernel = match kernel {
@@ -170,6 +188,10 @@ impl Collector {
                 BTreeMap::new()
             }
         };
+        let policed = policed.unwrap_or_else(|why| {
+            faults.push(format!("reading the pods' policed packets: {why}"));
+            BTreeMap::new()
+        });
         Status {
             state: shared.state().to_owned(),
             node: self.node.clone(),
@@ -189,6 +211,7 @@ impl Collector {
             punts: punts_of(&reports),
             slow_path: slow_path_status(&(self.slow_path)()),
             kernel,
+            policed,
             published: shared.snapshots,
             change_to_published_ms: shared.change_to_published.summary(),
             change_to_use_ms: shared.change_to_use.summary(),
@@ -372,6 +395,7 @@ fn text_of(status: &Status) -> String {
         ("answered", &slow_path.answered),
         ("given up", &slow_path.dropped),
         ("kernel", &status.kernel),
+        ("policed", &status.policed),
     ];
     for (title, counts) in lists {
         let mut title = title;
@@ -469,6 +493,9 @@ mod tests {
         fn kernel_counters(&mut self) -> Result<Vec<u64>, String> {
             Ok((0..KERNEL_COUNTERS.len() as u64).collect())
         }
+        fn policed(&mut self) -> Result<Vec<(u32, u64)>, String> {
+            Ok(vec![(7, 5), (8, 2)])
+        }
     }
 
     fn collector() -> Collector {
@@ -484,6 +511,10 @@ mod tests {
                 of
             }),
             table: ConnTable::in_memory(64, &[1; atalho_layout::SECRET_WORDS]),
+            snapshot: {
+                let pod = Port::Pod { name: "default/loud".into(), addresses: Vec::new() };
+                Arc::new(ArcSwap::from_pointee(Tables { ports: Arc::new([(7, pod)].into()), ..Tables::default() }))
+            },
             flows_max: 64,
             dataplane: Arc::new(Mutex::new(Box::new(NoKernel))),
             rates: Rates::default(),
@@ -529,6 +560,7 @@ mod tests {
         assert_eq!(value["refused"][0]["source"], "a.yaml:7");
         assert_eq!(value["drops"], json!({"no_route": 3}));
         assert_eq!(value["received"], 110);
+        assert_eq!(value["policed"], json!({"default/loud": 5}), "a pod that is gone has no name");
         let slow_path = &value["slow_path"];
         assert_eq!((&slow_path["punted"], &slow_path["waiting"]), (&json!(9), &json!(4)));
         assert_eq!(slow_path["answered"], json!({"echo_to_vip": 3}));

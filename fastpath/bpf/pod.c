@@ -14,6 +14,7 @@
  */
 #include "claims.h"
 #include "counters.h"
+#include "fairness.h"
 #include "ports.h"
 
 /* Set by the loader. */
@@ -62,7 +63,7 @@ INLINE __u32 queue_of(const struct packet *p)
 }
 
 /* Counted as `counter` on success. The frame's destination MAC is written, all else stays. */
-INLINE int into_funnel(struct __sk_buff *skb, const struct packet *p, __u32 port, __u32 counter)
+INLINE int into_funnel(struct __sk_buff *skb, __u32 queue, __u32 port, __u32 counter)
 {
     __u8 tag[6] = { TAG_PREFIX_0, TAG_PREFIX_1, port >> 24, port >> 16, port >> 8, port };
     __u32 packets = segments(skb);
@@ -70,7 +71,7 @@ INLINE int into_funnel(struct __sk_buff *skb, const struct packet *p, __u32 port
         count(C_REDIRECT_FAILED, packets);
         return TC_DROP;
     }
-    skb->queue_mapping = queue_of(p) + 1; /* 0 means unset */
+    skb->queue_mapping = queue + 1; /* 0 means unset */
     int action = bpf_redirect(f1_ifindex, 0);
     count(action == TC_REDIRECT ? counter : C_REDIRECT_FAILED, packets);
     return action == TC_REDIRECT ? TC_REDIRECT : TC_DROP;
@@ -159,7 +160,13 @@ int pod_ingress(struct __sk_buff *skb)
     __u32 mtu_len = 0;
     if (bpf_check_mtu(skb, f1_ifindex, &mtu_len, 0, MTU_OF_SEGMENTS))
         return end_at(C_POD_TOO_BIG, skb, TC_DROP);
-    return into_funnel(skb, &p, ifindex, C_POD_CLAIM);
+    __u32 queue = queue_of(&p);
+    __u32 packets = segments(skb);
+    if (!may_enter(skb, queue, ifindex, packets)) {
+        count_policed(ifindex, packets);
+        return end_at(C_POD_POLICED, skb, TC_DROP);
+    }
+    return into_funnel(skb, queue, ifindex, C_POD_CLAIM);
 }
 
 /* ---- What the node sends. ---- */
@@ -185,7 +192,7 @@ int node_egress(struct __sk_buff *skb)
     if (!open_frame(&f, skb) || is_vlan(skb, f.ethertype) ||
         parse_ip(&p, f.ethertype, f.data + ETH_BYTES, f.end) != PARSED || !is_endpoint_answer(&p))
         return end_at(C_EGRESS_PASS, skb, TC_NEXT);
-    return into_funnel(skb, &p, f1_ifindex, C_EGRESS_CLAIM);
+    return into_funnel(skb, queue_of(&p), f1_ifindex, C_EGRESS_CLAIM);
 }
 
 char LICENSE[] SEC("license") = "GPL";

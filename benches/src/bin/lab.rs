@@ -1,6 +1,6 @@
 //! `atalho-lab`: builds the lab, drives traffic through it, tells what came of it. Also the agent inside the namespaces.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ use atalho_benches::lab::session::{Programs, Session};
 use atalho_benches::lab::signal::Interrupt;
 use atalho_benches::lab::{network, objects, paths};
 use atalho_benches::traffic::client::JobKind;
+use atalho_benches::traffic::flood::{self, Flood};
 use atalho_benches::traffic::{agent, junk};
 use atalho_benches::{apiserver, lab::plan::Family};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -47,6 +48,15 @@ enum Command {
     /// Send frames that nobody should send.
     #[command(hide = true)]
     Junk(JunkArguments),
+    /// Send datagrams at a pace, and print how many were sent.
+    #[command(hide = true)]
+    Flood(FloodArguments),
+    /// Count the datagrams that come to each address until the standard input ends.
+    #[command(hide = true)]
+    Count {
+        #[arg(required = true)]
+        addresses: Vec<SocketAddr>,
+    },
     /// Create or change objects at an API server, from YAML files.
     Apply {
         #[arg(long)]
@@ -95,6 +105,19 @@ struct JunkArguments {
     source: Vec<IpAddr>,
 }
 
+#[derive(clap::Args)]
+struct FloodArguments {
+    #[arg(long)]
+    to: SocketAddr,
+    /// Datagrams a second.
+    #[arg(long)]
+    pps: u64,
+    #[arg(long)]
+    seconds: f64,
+    #[arg(long, default_value_t = 1)]
+    flows: usize,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Text,
@@ -140,6 +163,15 @@ fn execute(command: Command) -> Result<bool> {
         Command::SelfTest { prefix } => self_test(&prefix),
         Command::Agent => agent::run().map(|()| true).context("the agent cannot go on"),
         Command::Junk(arguments) => send_junk(&arguments).map(|()| true),
+        Command::Flood(FloodArguments { to, pps, seconds, flows }) => {
+            println!("{}", flood::send(&Flood { to, pps, seconds, flows })?);
+            Ok(true)
+        }
+        Command::Count { addresses } => {
+            let counts: Vec<String> = flood::count(&addresses)?.iter().map(ToString::to_string).collect();
+            println!("{}", counts.join(" "));
+            Ok(true)
+        }
         Command::Apply { kubeconfig, files } => apiserver::apply(&kubeconfig, &files).map(|()| true),
     }
 }

@@ -49,6 +49,8 @@ pub struct Status {
     pub originated: u64,
     /// Counters of the kernel programs.
     pub kernel: BTreeMap<String, u64>,
+    /// Packets dropped for fairness, by pod.
+    pub policed: BTreeMap<String, u64>,
     pub published: u64,
     pub change_to_use_ms: ChangeToUse,
     pub workers: Vec<WorkerStatus>,

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod client;
 pub mod driver;
+pub mod flood;
 pub mod junk;
 pub mod message;
 pub mod pattern;

@@ -13,7 +13,7 @@ fn an_empty_file_gives_the_documented_defaults() {
     assert_eq!(config, Config::default());
     assert_eq!(config.conntrack.max_flows, 262_144);
     assert_eq!(config.conntrack.timeouts.tcp_established_s, 432_000);
-    assert_eq!(config.worker, WorkerConfig { count: None, spin_us: Some(50) });
+    assert_eq!(config.worker, WorkerConfig { count: None, spin_us: Some(50), is_fair: true });
     assert_eq!(config.shortcut, ShortcutConfig { on: true, orphan_max_s: 300 });
     assert_eq!(config.cluster.pod_cidrs, None);
 }
@@ -36,6 +36,7 @@ fn every_key_is_read() {
         [worker]
         count = 2
         spin_us = "always"
+        fairness = "off"
         [conntrack]
         max_flows = 65_536
         tcp_established_s = 600
@@ -65,7 +66,7 @@ fn every_key_is_read() {
     assert_eq!(c.cluster.service_cidrs, Some(vec!["10.96.0.0/12".parse().unwrap()]));
     assert_eq!(c.uplink.interface.as_deref(), Some("eth1"));
     assert_eq!(c.funnel.names, ["a0", "a1"]);
-    assert_eq!(c.worker, WorkerConfig { count: Some(2), spin_us: None });
+    assert_eq!(c.worker, WorkerConfig { count: Some(2), spin_us: None, is_fair: false });
     assert_eq!(c.conntrack.max_flows, 65_536);
     assert_eq!(c.conntrack.timeouts.tcp_established_s, 600);
     assert_eq!((c.conntrack.tcp_loose, c.conntrack.snat_ports), (false, 50_000..=50_999));

@@ -63,6 +63,9 @@ impl Dataplane for Kernel {
     fn kernel_counters(&mut self) -> Result<Vec<u64>, String> {
         Ok(vec![5; KERNEL_COUNTERS.len()])
     }
+    fn policed(&mut self) -> Result<Vec<(u32, u64)>, String> {
+        Ok(Vec::new())
+    }
 }
 
 fn report() -> WorkerReport {

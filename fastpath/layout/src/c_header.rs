@@ -6,8 +6,8 @@ use crate::flow::{SLOTS_PER_BUCKET, Struct, TAG_BYTES, state};
 use crate::hash::SECRET_WORDS;
 use crate::next_hop::hop;
 use crate::{
-    CLAIM_KEY, ClaimKind, FLOW4, FLOW6, KERNEL_COUNTERS, LAYOUT_VERSION, LPM_KEY, NEXT_HOP, NextHopKind, PORT, Phase,
-    TAG_PREFIX,
+    CLAIM_KEY, ClaimKind, FLOW4, FLOW6, FUNNEL_QUEUES_MAX, KERNEL_COUNTERS, LAYOUT_VERSION, LPM_KEY, NEXT_HOP,
+    NextHopKind, PORT, PRESSURE, Phase, SHARES_PER_QUEUE, TAG_PREFIX,
 };
 
 /// The header `layout.h`: structs, constants, and a static assertion for every size and offset.
@@ -22,6 +22,8 @@ pub fn c_header() -> String {
         ("SECRET_WORDS", SECRET_WORDS as u64),
         ("TAG_PREFIX_0", TAG_PREFIX[0] as u64),
         ("TAG_PREFIX_1", TAG_PREFIX[1] as u64),
+        ("SHARES_PER_QUEUE", SHARES_PER_QUEUE as u64),
+        ("FUNNEL_QUEUES_MAX", FUNNEL_QUEUES_MAX as u64),
         ("PHASE_LIVE", Phase::Live as u64),
         ("KIND_REPLY", state::KIND_REPLY as u64),
         ("KIND_SNAT", state::KIND_SNAT as u64),
@@ -45,7 +47,7 @@ pub fn c_header() -> String {
         let _ = writeln!(out, "    C_{} = {},", counter.name().to_uppercase(), *counter as u32);
     }
     let _ = writeln!(out, "    KERNEL_COUNTERS = {},\n}};", KERNEL_COUNTERS.len());
-    for s in [&FLOW4, &FLOW6, &NEXT_HOP, &CLAIM_KEY, &LPM_KEY, &PORT] {
+    for s in [&FLOW4, &FLOW6, &NEXT_HOP, &CLAIM_KEY, &LPM_KEY, &PORT, &PRESSURE] {
         print_struct(&mut out, s);
     }
     out

@@ -30,6 +30,7 @@ kernel_counters! {
     PodNotGateway = "pod_not_gateway", "pod frames not addressed to the gateway: dropped";
     PodSpoof = "pod_spoof", "pod packets with another source address than the pod's: dropped";
     PodVlan = "pod_vlan", "VLAN-tagged pod frames: dropped";
+    PodPoliced = "pod_policed", "pod packets dropped because their pod had its share of an overloaded worker's queue";
     PodTooBig = "pod_too_big", "pod packets longer than the funnel's MTU: dropped";
     PodUnknownPort = "pod_unknown_port", "pod packets of a port without a record: dropped";
     EgressClaim = "egress_claim", "packets of the node for a pod or the uplink that belong to a tracked flow, sent into the funnel";

@@ -14,6 +14,7 @@ mod flow;
 mod hash;
 mod next_hop;
 mod port;
+pub mod pressure;
 mod tag;
 
 pub use c_header::c_header;
@@ -23,6 +24,7 @@ pub use flow::{FLOW4, FLOW6, Field, Phase, SLOTS_PER_BUCKET, Struct, TAG_BYTES, 
 pub use hash::{SECRET_WORDS, bucket_pair, flow_words_v4, flow_words_v6, hash, tag};
 pub use next_hop::{NEXT_HOP, NextHopKind, hop};
 pub use port::{PORT, PortRecord};
+pub use pressure::{FUNNEL_QUEUES_MAX, PRESSURE, SHARES_PER_QUEUE};
 pub use tag::{TAG_PREFIX, ifindex_of_tag, tag_mac};
 
 /// Version of everything in this crate. A daemon adopts pinned maps only of the same version.

@@ -16,6 +16,7 @@ use atalho_sys::xsk::{Frame, FrameBooks, FramePool, Side};
 
 use crate::WorkerOptions;
 use crate::port::Port;
+use crate::pressure::Pressure;
 
 /// Packets and requests taken back from the slow path and control in one turn, each: a flood of them must not keep the
 /// ports waiting.
@@ -38,6 +39,8 @@ pub struct Lanes<P> {
     pub queues: Arc<WorkerQueues>,
     pub epochs: Arc<Epochs>,
     pub expiry: Expiry,
+    /// How full the funnel's queue is, told to the kernel side; `None` where there is none.
+    pub pressure: Option<Pressure>,
     /// Received and not yet acted on; empty between two calls, its memory kept.
     batch: Vec<(Frame, u32)>,
     received: Vec<Frame>,
@@ -145,6 +148,7 @@ impl<P: Port> Lanes<P> {
             queues,
             epochs,
             expiry,
+            pressure: None,
             batch: Vec::with_capacity(BATCH),
             received: Vec::with_capacity(BATCH),
             returned: Vec::with_capacity(RETURNS_PER_TURN),
@@ -173,6 +177,12 @@ impl<P: Port> Lanes<P> {
             Side::Funnel => &mut self.funnel,
         };
         let count = port.receive(&mut self.pool, &mut self.received, BATCH);
+        if side == Side::Funnel
+            && let Some(pressure) = &mut self.pressure
+        {
+            let taken = self.received.iter().map(|frame| u32::from(frame.pieces())).sum();
+            pressure.look(taken, self.funnel.waiting());
+        }
         if count == 0 {
             return 0;
         }
@@ -380,8 +390,8 @@ impl<P: Port> Lanes<P> {
 
     /// Whether something waits for this worker.
     pub fn has_work(&self) -> bool {
-        self.uplink.has_received()
-            || self.funnel.has_received()
+        self.uplink.waiting() > 0
+            || self.funnel.waiting() > 0
             || !self.queues.returns.is_empty()
             || !self.queues.end_flows.is_empty()
     }

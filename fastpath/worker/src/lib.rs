@@ -9,11 +9,13 @@
 mod lanes;
 pub mod memory_port;
 pub mod port;
+mod pressure;
 mod sleep;
 pub mod stats;
 mod turn;
 
 pub use port::{Port, XskPort};
+pub use pressure::Pressure;
 pub use sleep::Spin;
 pub use stats::WorkerStats;
 pub use turn::{Worker, WorkerOptions, WorkerParts};

@@ -125,8 +125,8 @@ impl Port for MemoryPort {
 
     fn refill(&mut self, _pool: &mut FramePool) {}
 
-    fn has_received(&self) -> bool {
-        !self.wire.to_port.is_empty()
+    fn waiting(&self) -> u32 {
+        self.wire.to_port.len() as u32
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {

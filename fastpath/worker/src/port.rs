@@ -21,8 +21,8 @@ pub trait Port {
     fn reclaim(&mut self, pool: &mut FramePool, now_ms: u64);
     /// Hands free frames out to be received into.
     fn refill(&mut self, pool: &mut FramePool);
-    /// Whether a frame waits to be received.
-    fn has_received(&self) -> bool;
+    /// Ring entries that wait to be received.
+    fn waiting(&self) -> u32;
     /// Becomes readable when a frame comes in; `None`: the port never wakes anybody.
     fn wake_fd(&self) -> Option<BorrowedFd<'_>>;
     /// Adds what waits in this port's rings to the books of the pool.
@@ -130,8 +130,8 @@ impl Port for XskPort {
         }
     }
 
-    fn has_received(&self) -> bool {
-        self.queue.has_received()
+    fn waiting(&self) -> u32 {
+        self.queue.waiting()
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -16,6 +16,7 @@ use atalho_sys::{clock, cores, no_alloc};
 
 use crate::lanes::{Expiry, Lanes};
 use crate::port::Port;
+use crate::pressure::Pressure;
 use crate::sleep::{Spin, sleep};
 use crate::stats::{WorkerStats, add, store};
 
@@ -52,6 +53,8 @@ pub struct WorkerParts<P> {
     pub ring_slow_path: Box<dyn Fn() + Send>,
     pub doorbell: Arc<Doorbell>,
     pub stats: Arc<WorkerStats>,
+    /// Where the kernel side reads how full the funnel's queue is.
+    pub pressure: Option<Pressure>,
 }
 
 /// One worker.
@@ -75,19 +78,21 @@ impl<P: Port> Worker<P> {
     pub fn new(options: WorkerOptions, parts: WorkerParts<P>) -> Self {
         let geometry = parts.engine.table().geometry();
         let expiry = Expiry::new(options.index, options.workers, 2 * u64::from(geometry.slots()));
+        let mut lanes = Lanes::new(
+            &options,
+            parts.pool,
+            parts.uplink,
+            parts.funnel,
+            parts.engine,
+            parts.queues,
+            parts.epochs,
+            expiry,
+        );
+        lanes.pressure = parts.pressure;
         Self {
             tables: Cache::new(parts.snapshot.clone()),
             snapshot: parts.snapshot,
-            lanes: Lanes::new(
-                &options,
-                parts.pool,
-                parts.uplink,
-                parts.funnel,
-                parts.engine,
-                parts.queues,
-                parts.epochs,
-                expiry,
-            ),
+            lanes,
             options,
             ring_slow_path: parts.ring_slow_path,
             doorbell: parts.doorbell,

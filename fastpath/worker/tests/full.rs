@@ -47,8 +47,8 @@ impl Port for Hog {
         }
     }
 
-    fn has_received(&self) -> bool {
-        self.port.has_received()
+    fn waiting(&self) -> u32 {
+        self.port.waiting()
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {

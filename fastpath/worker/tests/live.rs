@@ -243,7 +243,7 @@ impl Daemon {
         let buckets = geometry.buckets();
         let sizes = Sizes { buckets4: buckets, buckets6: buckets, next_hops: 8 };
         let secret = random::words64().unwrap();
-        let setup = Setup { sizes, uplink, f0, f1, workers: 1, secret };
+        let setup = Setup { sizes, uplink, f0, f1, workers: 1, is_fair: true, secret };
         let (mut kernel, _) = Kernel::open(Folder::lock(&bpffs, "node-a").unwrap(), &setup).unwrap();
         let maps = kernel.maps();
         let memory = TableMemory {
@@ -330,6 +330,7 @@ impl Daemon {
                 ring_slow_path: Box::new(|| {}),
                 doorbell: doorbell.clone(),
                 stats: stats.clone(),
+                pressure: None,
             },
         );
         let stop = Arc::new(AtomicBool::new(false));

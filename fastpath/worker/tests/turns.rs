@@ -293,8 +293,8 @@ impl Port for LossyPort {
         self.inner.refill(pool);
     }
 
-    fn has_received(&self) -> bool {
-        self.inner.has_received()
+    fn waiting(&self) -> u32 {
+        self.inner.waiting()
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -361,8 +361,8 @@ impl Port for PanickingPort {
 
     fn refill(&mut self, _: &mut FramePool) {}
 
-    fn has_received(&self) -> bool {
-        true
+    fn waiting(&self) -> u32 {
+        1
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {

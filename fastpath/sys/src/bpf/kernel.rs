@@ -25,6 +25,8 @@ pub struct Setup {
     pub f1: u32,
     /// Queues of the funnel that have a worker.
     pub workers: u32,
+    /// Whether pods are kept from crowding each other out while a worker is overloaded.
+    pub is_fair: bool,
     /// The table's secret for a fresh start; a predecessor's stays in force, see [`Kernel::secret`].
     pub secret: [u64; SECRET_WORDS],
 }
@@ -69,6 +71,8 @@ pub struct SharedMaps<'a> {
     pub flows6: SharedMap<'a>,
     pub next_hops: SharedMap<'a>,
     pub affinity: SharedMap<'a>,
+    /// How full each queue of the funnel is, see [`atalho_layout::pressure`].
+    pub pressures: SharedMap<'a>,
 }
 
 /// The open kernel side of one node. Dropping it leaves everything in force: that is how flows outlive a restart.
@@ -76,10 +80,11 @@ pub struct Kernel {
     folder: Folder,
     pub(super) programs: Programs,
     secret: [u64; SECRET_WORDS],
-    shared: [(MapData, usize); 6],
+    shared: [(MapData, usize); 7],
     claims: HashMap<MapData, [u8; CLAIM_BYTES], u32>,
     ranges: LpmTrie<MapData, [u8; 16], u32>,
     ports: HashMap<MapData, u32, [u8; PORT_BYTES]>,
+    policed: HashMap<MapData, u32, u64>,
     counters: PerCpuArray<MapData, u64>,
     uplink_xsks: XskMap<MapData>,
     funnel_xsks: XskMap<MapData>,
@@ -110,8 +115,14 @@ impl Kernel {
             folder.make(&setup.sizes, &setup.secret)?;
         }
         let secret = predecessor.unwrap_or(setup.secret);
-        let constants =
-            Constants { secret, f1: setup.f1, f1_mac: f1.mac, uplink_mac: uplink.mac, workers: setup.workers.max(1) };
+        let constants = Constants {
+            secret,
+            f1: setup.f1,
+            f1_mac: f1.mac,
+            uplink_mac: uplink.mac,
+            workers: setup.workers.max(1),
+            is_fair: setup.is_fair,
+        };
         let programs = Programs::load(&folder.path, &setup.sizes, &constants)?;
         let mut kernel = Self::open_maps(folder, programs, secret, &setup.sizes)?;
 
@@ -145,12 +156,14 @@ impl Kernel {
             shared("flows6")?,
             shared("next_hops")?,
             shared("affinity")?,
+            shared("pressures")?,
         ];
         Ok(Self {
             shared,
             claims: typed(&folder, "claims")?,
             ranges: typed(&folder, "ranges")?,
             ports: typed(&folder, "ports")?,
+            policed: typed(&folder, "policed")?,
             counters: typed(&folder, "counters")?,
             uplink_xsks: typed(&folder, "uplink_xsks")?,
             funnel_xsks: typed(&folder, "funnel_xsks")?,
@@ -182,9 +195,9 @@ impl Kernel {
 
     /// The memory shared with the programs.
     pub fn maps(&self) -> SharedMaps<'_> {
-        let [tags4, flows4, tags6, flows6, next_hops, affinity] =
+        let [tags4, flows4, tags6, flows6, next_hops, affinity, pressures] =
             self.shared.each_ref().map(|(data, bytes)| SharedMap { fd: data.fd().as_fd(), bytes: *bytes });
-        SharedMaps { tags4, flows4, tags6, flows6, next_hops, affinity }
+        SharedMaps { tags4, flows4, tags6, flows6, next_hops, affinity, pressures }
     }
 
     /// Gives a receive queue to an AF_XDP socket. It leaves the map by itself when it is closed.
@@ -243,6 +256,7 @@ impl Kernel {
     pub fn detach_pod(&mut self, ifindex: u32) -> Result<(), BpfError> {
         link::detach(&self.folder.path.join(pod_in(ifindex)))?;
         link::detach(&self.folder.path.join(pod_out(ifindex)))?;
+        absent_is_fine(self.policed.remove(&ifindex), "policed")?;
         absent_is_fine(self.ports.remove(&ifindex), "ports")
     }
 
@@ -270,6 +284,13 @@ impl Kernel {
         }
         ranges.sort_by_key(|key| (key.addr, key.prefix_len));
         Ok(InForce { claims, ranges, pods: self.pods()? })
+    }
+
+    /// Packets of each pod port that were dropped because the pod had its share of an overloaded worker's queue; ports that
+    /// had none are left out.
+    pub fn policed(&self) -> Result<Vec<(u32, u64)>, BpfError> {
+        let counts: Result<Vec<_>, _> = self.policed.iter().collect();
+        counts.map_err(|e| map_error("policed", "read", &e))
     }
 
     /// The programs' counters, in the order of [`atalho_layout::KERNEL_COUNTERS`], summed over CPUs.

@@ -10,8 +10,8 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use atalho_layout::{
-    CLAIM_KEY, FLOW4, FLOW6, KERNEL_COUNTERS, LAYOUT_VERSION, LPM_KEY, NEXT_HOP, PORT, SECRET_WORDS, SLOTS_PER_BUCKET,
-    TAG_BYTES, affinity,
+    CLAIM_KEY, FLOW4, FLOW6, FUNNEL_QUEUES_MAX, KERNEL_COUNTERS, LAYOUT_VERSION, LPM_KEY, NEXT_HOP, PORT, PRESSURE,
+    SECRET_WORDS, SLOTS_PER_BUCKET, TAG_BYTES, affinity,
 };
 use aya::maps::{Array, Map, MapData, MapInfo};
 
@@ -94,6 +94,8 @@ pub(super) fn shapes(sizes: &Sizes) -> Vec<Shape> {
         shape("flows6", ARRAY, 4, FLOW6.size, sizes.buckets6 * SLOTS, MMAPABLE),
         shape(NEXT_HOPS, ARRAY, 4, NEXT_HOP.size, sizes.next_hops, MMAPABLE),
         shape(AFFINITY, ARRAY, 4, affinity::WORDS * 4, affinity::ENTRIES as u32, MMAPABLE),
+        shape("pressures", ARRAY, 4, PRESSURE.size, FUNNEL_QUEUES_MAX, MMAPABLE),
+        shape("policed", HASH, 4, 8, PORTS, NO_PREALLOC),
         shape("claims", HASH, CLAIM_KEY.size as u32, 4, CLAIMS, NO_PREALLOC),
         shape("ranges", LPM_TRIE, LPM_KEY.size as u32, 4, RANGES, NO_PREALLOC),
         shape("ports", HASH, 4, PORT.size, PORTS, NO_PREALLOC),

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use atalho_layout::SECRET_WORDS;
+use atalho_layout::{SECRET_WORDS, SHARES_PER_QUEUE};
 use aya::programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
@@ -24,6 +24,8 @@ pub(super) struct Constants {
     pub(super) f1_mac: [u8; 6],
     pub(super) uplink_mac: [u8; 6],
     pub(super) workers: u32,
+    /// Whether pods are kept from crowding each other out.
+    pub(super) is_fair: bool,
 }
 
 /// The loaded programs. Links hold them too, so dropping this detaches nothing.
@@ -38,12 +40,15 @@ pub(super) struct Programs {
 impl Programs {
     /// Loads all programs. Maps are opened where they are pinned in `folder`, else made and pinned there.
     pub(super) fn load(folder: &Path, sizes: &Sizes, constants: &Constants) -> Result<Self, BpfError> {
+        let is_fair = u8::from(constants.is_fair);
         let mut loader = EbpfLoader::new();
         for shape in pinned::shapes(sizes) {
             loader.map_pin_path(shape.name, folder.join(shape.name));
             loader.map_max_entries(shape.name, shape.entries);
         }
         loader
+            .map_max_entries("shares", constants.workers * SHARES_PER_QUEUE)
+            .override_global("is_fair", &is_fair, false)
             .override_global("secret", &constants.secret, false)
             .override_global("buckets4", &sizes.buckets4, false)
             .override_global("buckets6", &sizes.buckets6, false)

@@ -119,9 +119,10 @@ impl Queue {
         StatisticsReader::new(self.socket.as_fd())
     }
 
-    /// Whether a packet waits to be received.
-    pub fn has_received(&self) -> bool {
-        self.rings.rx.waiting() > 0
+    /// Entries that wait in the receive ring: as many packets, or more where some have several pieces.
+    #[inline]
+    pub fn waiting(&self) -> u32 {
+        self.rings.rx.waiting()
     }
 
     /// Takes up to `max` packets, appended to `into`; returns how many.

@@ -153,6 +153,7 @@ pub fn bench_of<P: Port>(
             }),
             doorbell: bench.doorbell.clone(),
             stats: bench.stats.clone(),
+            pressure: None,
         },
     );
     (worker, bench)

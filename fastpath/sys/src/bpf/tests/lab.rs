@@ -120,8 +120,15 @@ impl Lab {
 
     pub(super) fn try_open(&self, sizes: Sizes) -> Result<(Kernel, Adopted), BpfError> {
         let index = |name: &str| check::by_name(name).expect("the lab made it").ifindex;
-        let setup =
-            Setup { sizes, uplink: index("uplink"), f0: index("f0"), f1: index("f1"), workers: 2, secret: SECRET };
+        let setup = Setup {
+            sizes,
+            uplink: index("uplink"),
+            f0: index("f0"),
+            f1: index("f1"),
+            workers: 2,
+            is_fair: true,
+            secret: SECRET,
+        };
         Kernel::open(Folder::lock(&self.bpffs, "node-a.example")?, &setup)
     }
 

@@ -2,6 +2,7 @@
 //! stays behind when a daemon ends. They need root, and fail without it unless `ATALHO_SKIP_ROOT_TESTS=1`.
 
 mod claims;
+mod fairness;
 mod frames;
 mod lab;
 mod paths;

@@ -159,7 +159,7 @@ fn a_start_that_was_interrupted_is_made_anew() {
 fn foreign(lab: &Lab) -> Programs {
     let path = lab.bpffs.join("foreign");
     fs::create_dir(&path).unwrap();
-    let constants = Constants { secret: [0; 11], f1: 1, f1_mac: [0; 6], uplink_mac: [0; 6], workers: 1 };
+    let constants = Constants { secret: [0; 11], f1: 1, f1_mac: [0; 6], uplink_mac: [0; 6], workers: 1, is_fair: true };
     Programs::load(&path, &SIZES, &constants).unwrap()
 }
 
@@ -218,7 +218,7 @@ fn uninstall_leaves_nothing() {
     sh("ip link del pod1");
     let removed = uninstall(&lab.bpffs, NODE).unwrap();
     assert_eq!(removed[0], "steer", "claiming ends first: {removed:?}");
-    assert_eq!(removed.len(), 14 + 6, "{removed:?}");
+    assert_eq!(removed.len(), 16 + 6, "{removed:?}");
     assert_eq!(fs::read_dir(lab.bpffs.join("atalho")).map(Iterator::count).unwrap_or(0), 0);
     for name in ["uplink", "f0"] {
         assert_eq!(check::by_name(name).unwrap().xdp_program, None, "{name}");
