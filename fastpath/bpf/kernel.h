@@ -57,6 +57,7 @@ static long (*bpf_check_mtu)(void *program_context, __u32 ifindex, __u32 *mtu_le
 #define PROTO_UDP 17
 #define PROTO_ROUTING 43
 #define PROTO_FRAGMENT 44
+#define PROTO_AUTHENTICATION 51
 #define PROTO_ICMPV6 58
 #define PROTO_DESTINATION 60
 #define PROTO_SCTP 132

@@ -10,7 +10,7 @@
 #include "kernel.h"
 
 #define MAPPED_PREFIX htonl(0xffff)
-#define EXTENSION_HEADERS_MAX 4
+#define EXTENSION_HEADERS_MAX 6 /* as in the workers: fastpath/engine/src/wire/ipv6.rs */
 
 struct tuple {
     __u32 src[4];
@@ -95,6 +95,59 @@ INLINE bool is_icmp_error(__u32 protocol, __u8 type)
     return protocol == PROTO_ICMPV6 && type >= 1 && type <= 4;
 }
 
+/* Where a walk over IPv6 extension headers has come to. */
+struct extensions {
+    __u8 next;     /* the type of what stands at `at` */
+    __u8 fragment; /* enum fragment */
+    __u32 fragment_id;
+    void *at;
+};
+
+#define EXTENSION_HEADERS                                                                                      \
+    (1ULL << PROTO_HOP_BY_HOP | 1ULL << PROTO_ROUTING | 1ULL << PROTO_FRAGMENT | 1ULL << PROTO_AUTHENTICATION | \
+     1ULL << PROTO_DESTINATION)
+
+/* 1 where they are equal, else 0, without a branch. */
+INLINE __u64 is_equal(__u64 a, __u64 b)
+{
+    __u64 difference = a ^ b;
+    asm volatile("" : "+r"(difference));
+    return (difference - 1) >> 63;
+}
+
+/* The length of an extension header. Without a branch: the verifier follows each one on its own through all that comes
+ * behind, and there are twelve of them in an error about a packet with headers.
+ */
+INLINE __u32 extension_bytes(__u8 type, __u8 units)
+{
+    __u64 is_authentication = is_equal(type, PROTO_AUTHENTICATION); /* in four bytes, less two of them: RFC 4302 section 2.2 */
+    __u64 is_fragment = is_equal(type, PROTO_FRAGMENT);             /* always eight bytes */
+    return ((units & (is_fragment - 1)) + 1 + is_authentication) * (8 - 4 * is_authentication);
+}
+
+/* Walks to the transport header, or to what follows a later fragment's header. False where the frame ends before. */
+INLINE bool walk_extensions(struct extensions *e, void *end)
+{
+    for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
+        if (e->next > 63 || !(EXTENSION_HEADERS >> e->next & 1))
+            return true;
+        if (e->at + 8 > end)
+            return false;
+        __u8 *header = e->at;
+        __u8 type = e->next;
+        e->next = header[0];
+        e->at += extension_bytes(type, header[1]);
+        if (type == PROTO_FRAGMENT) {
+            __u16 offset_more = ntohs(*(__u16 *)(header + 2));
+            e->fragment_id = *(__u32 *)(header + 4);
+            e->fragment = offset_more & 0xfff8 ? LATER_FRAGMENT : offset_more & 1 ? FIRST_FRAGMENT : WHOLE;
+            if (e->fragment == LATER_FRAGMENT)
+                return true;
+        }
+    }
+    return true;
+}
+
 /* The flow of an ICMP error: the packet it quotes, turned round. */
 INLINE bool parse_quote(struct packet *p, void *quote, void *end)
 {
@@ -106,8 +159,11 @@ INLINE bool parse_quote(struct packet *p, void *quote, void *end)
             return false;
         copy(sent.src, ip->src, 16);
         copy(sent.dst, ip->dst, 16);
-        sent.protocol = ip->next_header;
-        l4 = ip + 1;
+        struct extensions e = { .next = ip->next_header, .at = ip + 1 };
+        if (!walk_extensions(&e, end) || e.fragment == LATER_FRAGMENT)
+            return false;
+        sent.protocol = e.next;
+        l4 = e.at;
     } else {
         struct ipv4_header *ip = quote;
         if ((void *)(ip + 1) > end || ip->fragment & htons(0x1fff))
@@ -164,29 +220,14 @@ INLINE enum parsed parse_ipv6(struct packet *p, void *at, void *end)
     p->is_ipv6 = 1;
     copy(p->own.src, ip->src, 16);
     copy(p->own.dst, ip->dst, 16);
-    __u8 next = ip->next_header;
-    void *l4 = ip + 1;
-    p->own.protocol = next;
-    for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
-        if (next != PROTO_HOP_BY_HOP && next != PROTO_ROUTING && next != PROTO_DESTINATION && next != PROTO_FRAGMENT)
-            break;
-        if (l4 + 8 > end)
-            return PARSED; /* the addresses are known, the flow is not */
-        __u8 *header = l4;
-        if (next == PROTO_FRAGMENT) {
-            __u16 offset_more = ntohs(*(__u16 *)(l4 + 2));
-            p->fragment_id = *(__u32 *)(l4 + 4);
-            p->fragment = offset_more & 0xfff8 ? LATER_FRAGMENT : offset_more & 1 ? FIRST_FRAGMENT : WHOLE;
-            l4 += 8;
-        } else {
-            l4 += (header[1] + 1) * 8;
-        }
-        next = header[0];
-        p->own.protocol = next;
-        if (p->fragment == LATER_FRAGMENT)
-            return PARSED;
-    }
-    parse_transport(p, l4, end);
+    struct extensions e = { .next = ip->next_header, .at = ip + 1 };
+    bool is_whole = walk_extensions(&e, end);
+    p->own.protocol = e.next;
+    p->fragment = e.fragment;
+    p->fragment_id = e.fragment_id;
+    /* Without its transport header the addresses are known, the flow is not. */
+    if (is_whole && e.fragment != LATER_FRAGMENT)
+        parse_transport(p, e.at, end);
     return PARSED;
 }
 

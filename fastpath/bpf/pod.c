@@ -20,8 +20,10 @@
 /* Set by the loader. */
 const volatile __u32 workers;
 
-/* As much of a packet as parsing may read without IPv6 extension headers. */
+/* As much of a packet as parsing reads where TCP, UDP or SCTP stands directly behind the IP header. */
 #define LINEAR_BYTES (ETH_BYTES + 40 + 8)
+/* The same of others: extension headers are long, and ICMP errors quote a packet that may have them too. */
+#define LONG_LINEAR_BYTES 2048
 
 struct frame {
     void *data;
@@ -29,18 +31,36 @@ struct frame {
     __u16 ethertype;
 };
 
-/* Makes the headers readable; false where the frame is too short for an Ethernet header. */
-INLINE bool open_frame(struct frame *f, struct __sk_buff *skb)
+/* Makes this much of the frame readable; false where it is too short for an Ethernet header. */
+INLINE bool open_linear(struct frame *f, struct __sk_buff *skb, __u32 bytes)
 {
     __u32 linear = skb->data_end - skb->data;
-    if (linear < LINEAR_BYTES && linear < skb->len)
-        bpf_skb_pull_data(skb, skb->len < LINEAR_BYTES ? skb->len : LINEAR_BYTES);
+    if (linear < bytes && linear < skb->len)
+        bpf_skb_pull_data(skb, skb->len < bytes ? skb->len : bytes);
     f->data = (void *)(long)skb->data;
     f->end = (void *)(long)skb->data_end;
     if (f->data + ETH_BYTES > f->end)
         return false;
     f->ethertype = ntohs(*(__u16 *)(f->data + 12));
     return true;
+}
+
+INLINE bool has_long_headers(const struct frame *f)
+{
+    __u8 *ip = f->data + ETH_BYTES;
+    if ((void *)(ip + 20) > f->end)
+        return false;
+    if (f->ethertype == ETH_IPV4)
+        return ip[0] != 0x45 || ip[9] == PROTO_ICMP;
+    return f->ethertype == ETH_IPV6 && !is_tcp_like(ip[6]);
+}
+
+/* Makes the headers readable; false where the frame is too short for an Ethernet header. */
+INLINE bool open_frame(struct frame *f, struct __sk_buff *skb)
+{
+    if (!open_linear(f, skb, LINEAR_BYTES))
+        return false;
+    return !has_long_headers(f) || open_linear(f, skb, LONG_LINEAR_BYTES);
 }
 
 INLINE bool is_vlan(const struct __sk_buff *skb, __u16 ethertype)

@@ -130,11 +130,8 @@ fn read_v6(bytes: &[u8], packet_bytes: usize) -> Result<Part<'_>, DropReason> {
     let mut fragment = place.fragment(ip.src.into(), ip.dst.into(), payload_at, ip.total_bytes, packet)?;
     fragment.identification = header.identification;
     let bytes = &bytes[..ip.total_bytes.min(bytes.len())];
-    let (protocol, transport) = if header.offset == 0 {
-        ipv6::behind_fragment_header(bytes, ip.header_bytes, header.next).map_err(cut_short)?
-    } else {
-        (header.next, payload_at)
-    };
+    let (protocol, transport) =
+        if header.offset == 0 { ipv6::transport(bytes).map_err(cut_short)? } else { (header.next, payload_at) };
     fragment.packet.transport = (ethernet::HEADER_BYTES + transport) as u16;
     Ok(Part { fragment, protocol, payload: bytes.get(transport..).unwrap_or_default() })
 }

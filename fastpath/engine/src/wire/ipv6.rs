@@ -45,7 +45,7 @@ pub fn check(packet: &[u8], bytes: usize) -> Result<Ipv6, DropReason> {
         return Err(DropReason::BadTotalLength);
     }
     let (protocol, header_bytes) =
-        walk(&packet[..header.total_bytes.min(packet.len())], header.protocol, HEADER_BYTES)?;
+        walk(&packet[..header.total_bytes.min(packet.len())], header.protocol, AtFragment::Stop)?;
     Ok(Ipv6 { protocol, header_bytes, ..header })
 }
 
@@ -98,48 +98,48 @@ impl FragmentHeader {
     }
 }
 
-/// The transport protocol behind a first fragment's header, and its offset. All headers have to be there (RFC 7112).
-pub fn behind_fragment_header(packet: &[u8], at: usize, next: u8) -> Result<(u8, usize), DropReason> {
-    let (protocol, transport) = walk(packet, next, at + FragmentHeader::BYTES)?;
-    // A fragment of a fragment.
-    if protocol == FRAGMENT { Err(DropReason::ExtensionHeaders) } else { Ok((protocol, transport)) }
+/// What a walk over extension headers does at the fragment header of a part of a datagram.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AtFragment {
+    Stop,
+    /// Goes on, for all headers have to be in the first one (RFC 7112).
+    PassFirst,
 }
 
-/// The transport protocol behind the extension headers of a packet that may be cut off, as in the quotation of an ICMP error,
-/// and its offset. A first fragment has one.
-pub fn quoted_transport(packet: &[u8]) -> Result<(u8, usize), DropReason> {
+/// The transport protocol and its offset in a packet that may be a first fragment, and may be cut off behind them, as the
+/// quotation of an ICMP error.
+pub fn transport(packet: &[u8]) -> Result<(u8, usize), DropReason> {
     let header = fields(packet)?;
     let packet = &packet[..header.total_bytes.min(packet.len())];
-    match walk(packet, header.protocol, HEADER_BYTES)? {
-        (FRAGMENT, at) => match FragmentHeader::read(packet, at) {
-            Some(fragment) if fragment.offset == 0 => behind_fragment_header(packet, at, fragment.next),
-            _ => Err(DropReason::Fragment),
-        },
+    match walk(packet, header.protocol, AtFragment::PassFirst)? {
+        // A later fragment, or a fragment of a fragment.
+        (FRAGMENT, _) => Err(DropReason::ExtensionHeaders),
         transport => Ok(transport),
     }
 }
 
-/// The transport protocol and its offset; or those of a fragment header, which whole packets have too.
+/// The transport protocol and its offset; or those of a fragment header that the walk does not pass.
 ///
 /// An authentication header (RFC 4302) is walked, as netfilter does, and its packet translated like any other: its receiver
 /// sees that the addresses are not the sender's.
-fn walk(packet: &[u8], first: u8, from: usize) -> Result<(u8, usize), DropReason> {
-    let (mut next, mut at) = (first, from);
+fn walk(packet: &[u8], first: u8, at_fragment: AtFragment) -> Result<(u8, usize), DropReason> {
+    let (mut next, mut at) = (first, HEADER_BYTES);
+    let mut passes_part = at_fragment == AtFragment::PassFirst;
     for _ in 0..=EXTENSION_HEADERS_MAX {
         match next {
             // Only the first header may be hop-by-hop (RFC 8200 section 4.1).
             HOP_BY_HOP if at > HEADER_BYTES => return Err(DropReason::ExtensionHeaders),
-            HOP_BY_HOP | DESTINATION_OPTIONS => {}
+            HOP_BY_HOP | DESTINATION_OPTIONS | AUTHENTICATION => {}
+            ROUTING => check_routing(packet, at)?,
             FRAGMENT => {
                 let header = FragmentHeader::read(packet, at).ok_or(DropReason::TooShort)?;
-                if !header.is_atomic() {
+                if !header.is_atomic() && !(passes_part && header.offset == 0) {
                     return Ok((FRAGMENT, at));
                 }
+                passes_part &= header.is_atomic();
                 (next, at) = (header.next, at + FragmentHeader::BYTES);
                 continue;
             }
-            AUTHENTICATION => {}
-            ROUTING => check_routing(packet, at)?,
             transport => return Ok((transport, at)),
         }
         let [following, units] = array(packet, at).ok_or(DropReason::TooShort)?;

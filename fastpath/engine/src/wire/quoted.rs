@@ -36,7 +36,7 @@ pub fn read(message: &[u8], family: EtherType) -> Result<Quoted, DropReason> {
         }
         EtherType::Ipv6 => {
             let ip = ipv6::fields(quotation).map_err(|_| UNREADABLE)?;
-            let (protocol, header_bytes) = ipv6::quoted_transport(quotation).map_err(|_| UNREADABLE)?;
+            let (protocol, header_bytes) = ipv6::transport(quotation).map_err(|_| UNREADABLE)?;
             (ip.src.into(), ip.dst.into(), protocol, header_bytes, ip.total_bytes)
         }
     };

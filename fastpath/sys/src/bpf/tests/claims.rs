@@ -48,6 +48,11 @@ pub(super) const LIVE: Entry = Entry { phase: Phase::Live, ingress: 7, second: f
 /// Writes the entry of a flow into the shared table.
 pub(super) fn insert(kernel: &Kernel, src: &str, dst: &str, protocol: u8, ports: (u16, u16), entry: Entry) {
     let (src, dst): (IpAddr, IpAddr) = (src.parse().expect("an address"), dst.parse().expect("an address"));
+    write(&Table::new(kernel, src.is_ipv6()), src, dst, protocol, ports, entry);
+}
+
+/// The same, into the table of its family.
+pub(super) fn write(table: &Table, src: IpAddr, dst: IpAddr, protocol: u8, ports: (u16, u16), entry: Entry) {
     let ports: [u32; 1] = words(&[ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat());
     let ctl = 5 << 8 | entry.phase as u32;
     let place = |hash: u32, buckets: u32| {
@@ -63,7 +68,7 @@ pub(super) fn insert(kernel: &Kernel, src: &str, dst: &str, protocol: u8, ports:
             words[flow4::CTL] = ctl;
             (words[flow4::SRC], words[flow4::DST], words[flow4::PORTS]) = (src, dst, ports[0]);
             (words[flow4::KIND], words[flow4::INGRESS]) = (u32::from(protocol) | 1 << 8, entry.ingress);
-            Table::new(kernel, false).write(place(hash, SIZES.buckets4), &words, tag(hash));
+            table.write(place(hash, SIZES.buckets4), &words, tag(hash));
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             let (src, dst) = (words(&src.octets()), words(&dst.octets()));
@@ -74,7 +79,7 @@ pub(super) fn insert(kernel: &Kernel, src: &str, dst: &str, protocol: u8, ports:
             words[flow6::DST..flow6::DST + 4].copy_from_slice(&dst);
             words[flow6::PORTS] = ports[0];
             (words[flow6::KIND], words[flow6::INGRESS]) = (u32::from(protocol) | 1 << 8, entry.ingress);
-            Table::new(kernel, true).write(place(hash, SIZES.buckets6), &words, tag(hash));
+            table.write(place(hash, SIZES.buckets6), &words, tag(hash));
         }
         _ => panic!("two families in one flow"),
     }

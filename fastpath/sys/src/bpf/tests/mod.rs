@@ -7,4 +7,5 @@ mod frames;
 mod lab;
 mod paths;
 mod pods;
+mod same_flow;
 mod takeover;
