@@ -1,5 +1,6 @@
 //! The `atalho` binary: arguments and start order, nothing else.
 
+mod capture;
 mod kernel_side;
 mod pcapng;
 mod replay;
@@ -16,6 +17,7 @@ use atalho_control::check::CheckOptions;
 use atalho_control::config::Config;
 use atalho_control::status::StatusOptions;
 use atalho_control::why::{Query, WhyOptions};
+use capture::CaptureArguments;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use replay::ReplayArguments;
 
@@ -78,6 +80,8 @@ pub struct RunArguments {
     /// How to reach the API server; default: $KUBECONFIG, ~/.kube/config, or the pod's service account.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    capture: CaptureArguments,
 }
 
 #[derive(Args)]

@@ -9,6 +9,7 @@ use atalho_engine::handoff::WorkerQueues;
 use atalho_slowpath::SlowPathCounters;
 use atalho_sys::xsk::{Side, XskStatistics};
 use atalho_worker::WorkerStats;
+use atalho_worker::tap::TapRing;
 
 /// One worker, as it can be read from outside.
 #[derive(Clone)]
@@ -18,6 +19,8 @@ pub struct Readable {
     pub queues: Arc<WorkerQueues>,
     pub counters: Arc<Counters>,
     pub stats: Arc<WorkerStats>,
+    /// Where its packets are captured.
+    pub tap: Option<Arc<TapRing>>,
 }
 
 /// The figures of every worker since the start.
@@ -37,6 +40,7 @@ fn report(worker: &Readable, started: Instant) -> WorkerReport {
         punted: books.punted(),
         originated: books.originated,
         unsent: books.unsent,
+        capture_lost: worker.tap.as_ref().map_or(0, |ring| ring.lost(worker.stats.worker)),
         dropped: books.dropped,
         punts: books.punted_by,
         busy_ns: worker.stats.busy_ns(),

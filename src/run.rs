@@ -26,6 +26,7 @@ use atalho_sys::{check, ethtool, random};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::RunArguments;
+use crate::capture::Capture;
 use crate::kernel_side::KernelSide;
 use crate::reports::{self, Readable};
 use crate::workers::{self, WorkerHandle};
@@ -76,9 +77,11 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         tracing::warn!("the connection table that was left had unfinished entries, now repaired: {repaired}");
     }
 
+    let snapshot = Arc::new(ArcSwap::from_pointee(Tables::default()));
     let joints = Joints {
         stop: Arc::new(AtomicBool::new(false)),
-        snapshot: Arc::new(ArcSwap::from_pointee(Tables::default())),
+        capture: Capture::start(&arguments.capture, plan.lines.len(), snapshot.clone())?,
+        snapshot,
         epochs: Arc::new(Epochs::new()),
         table,
         next_hops,
@@ -136,12 +139,17 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         let _ = handle.thread.join();
     }
     let _ = slow_thread.join();
+    if let Some(capture) = joints.capture {
+        capture.end();
+    }
     outcome
 }
 
 /// What every part shares.
 pub struct Joints {
     pub stop: Arc<AtomicBool>,
+    /// Where workers copy what comes in, if it is captured.
+    pub capture: Option<Capture>,
     pub snapshot: Arc<ArcSwap<Tables>>,
     pub epochs: Arc<Epochs>,
     pub table: ConnTable,

@@ -21,6 +21,7 @@ use atalho_sys::{prefetch, random};
 use atalho_worker::port::PortState;
 use atalho_worker::{Pressure, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort as WorkerPort};
 
+use crate::capture::Capture;
 use crate::reports::Readable;
 use crate::run::Joints;
 
@@ -81,7 +82,7 @@ pub fn start(
             frame_bytes_max: [prepared.uplink.mtu, prepared.f0.mtu].map(|mtu| usize::from(mtu) + 14),
         };
         let ring_slow_path = bell.clone();
-        let worker = Worker::new(
+        let mut worker = Worker::new(
             options,
             WorkerParts {
                 pressure: Pressure::new(pressures, index, open.ring_entries, opened.pool.frame_bytes_max() as u32),
@@ -97,9 +98,19 @@ pub fn start(
                 stats: stats.clone(),
             },
         );
+        if let Some(capture) = &joints.capture {
+            worker = worker.with_tap(capture.tap(index));
+        }
         tracing::info!(worker = index, core = line.core, queue = line.queue, reason = line.reason, "worker");
         handles.push(WorkerHandle {
-            readable: Readable { core: line.core, queue: line.queue, queues: queues[index].clone(), counters, stats },
+            readable: Readable {
+                core: line.core,
+                queue: line.queue,
+                queues: queues[index].clone(),
+                counters,
+                stats,
+                tap: joints.capture.as_ref().map(Capture::ring),
+            },
             doorbell: doorbells[index].clone(),
             thread: worker.spawn(joints.stop.clone()).context("start a worker's thread")?,
         });

@@ -133,6 +133,7 @@ const COUNTS: &[Count] = &[
     ("atalho_received_packets_total", "Packets received.", |r| r.received),
     ("atalho_forwarded_packets_total", "Packets sent on.", |r| r.forwarded),
     ("atalho_originated_packets_total", "Answers of our own.", |r| r.originated),
+    ("atalho_capture_lost_packets_total", "Packets that a capture wanted and had no room for.", |r| r.capture_lost),
     ("atalho_unsent_packets_total", "Answers of our own that could not be sent.", |r| r.unsent),
 ];
 

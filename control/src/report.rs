@@ -18,6 +18,8 @@ pub struct WorkerReport {
     pub originated: u64,
     /// Answers that could not be sent: no free frame, or a full ring.
     pub unsent: u64,
+    /// Packets that a capture wanted and had no room for.
+    pub capture_lost: u64,
     pub dropped: [u64; DropReason::COUNT],
     pub punts: [u64; PuntReason::COUNT],
     /// Time spent on rounds that had packets, of `elapsed_ns`.

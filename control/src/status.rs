@@ -44,6 +44,9 @@ pub struct Status {
     /// Answers of our own that could not be sent.
     #[serde(default)]
     pub unsent: u64,
+    /// Packets that a capture wanted and had no room for.
+    #[serde(default)]
+    pub capture_lost: u64,
     /// By reason, those that happened.
     pub drops: BTreeMap<String, u64>,
     pub punts: BTreeMap<String, u64>,
@@ -207,6 +210,7 @@ impl Collector {
             dropped: sum(WorkerReport::dropped_in_all),
             originated: sum(|r| r.originated),
             unsent: sum(|r| r.unsent),
+            capture_lost: sum(|r| r.capture_lost),
             drops: drops_of(&reports),
             punts: punts_of(&reports),
             slow_path: slow_path_status(&(self.slow_path)()),
@@ -456,6 +460,7 @@ mod tests {
             punted: 7,
             originated: 2,
             unsent: 0,
+            capture_lost: 0,
             dropped,
             punts: [0; PuntReason::COUNT],
             busy_ns: 500_000_000,

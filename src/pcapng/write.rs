@@ -15,12 +15,13 @@ pub struct Writer<W> {
     output: W,
     /// One block, put together before it is written.
     block: Vec<u8>,
+    bytes: u64,
 }
 
 impl<W: Write> Writer<W> {
     /// Begins a file; [`Self::interface`] comes next.
     pub fn new(output: W) -> io::Result<Self> {
-        let mut writer = Self { output, block: Vec::with_capacity(2048) };
+        let mut writer = Self { output, block: Vec::with_capacity(2048), bytes: 0 };
         writer.begin(SECTION_HEADER);
         writer.put(&BYTE_ORDER_MAGIC.to_le_bytes());
         // Version 1.0, a section of unknown length.
@@ -55,6 +56,11 @@ impl<W: Write> Writer<W> {
         self.end()
     }
 
+    /// Written so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub fn flush(&mut self) -> io::Result<()> {
         self.output.flush()
     }
@@ -85,6 +91,7 @@ impl<W: Write> Writer<W> {
         let length = (self.block.len() + BLOCK_OVERHEAD_BYTES - 8) as u32;
         self.block[4..8].copy_from_slice(&length.to_le_bytes());
         self.put(&length.to_le_bytes());
+        self.bytes += self.block.len() as u64;
         self.output.write_all(&self.block)
     }
 }

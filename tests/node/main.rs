@@ -6,6 +6,7 @@
 mod answers;
 mod api_server;
 mod books;
+mod capture;
 mod fairness;
 mod full;
 mod idle;

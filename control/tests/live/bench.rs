@@ -77,6 +77,7 @@ fn report() -> WorkerReport {
         punted: 0,
         originated: 0,
         unsent: 0,
+        capture_lost: 0,
         dropped: std::array::from_fn(|i| u64::from(i == DropReason::NoRoute as usize)),
         punts: [0; PuntReason::COUNT],
         busy_ns: 0,

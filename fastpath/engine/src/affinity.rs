@@ -95,7 +95,7 @@ impl AffinityTable {
 
     fn set(&self, key: &Key) -> impl Iterator<Item = &'static [AtomicU32]> + use<> {
         let sets = self.words.len() / (WAYS * WORDS);
-        let set = (u64::from(hash(&self.secret, key)) * sets as u64 >> 32) as usize;
+        let set = ((u64::from(hash(&self.secret, key)) * sets as u64) >> 32) as usize;
         self.words.chunks_exact(WORDS).skip(set * WAYS).take(WAYS)
     }
 }

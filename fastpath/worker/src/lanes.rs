@@ -17,6 +17,7 @@ use atalho_sys::xsk::{Frame, FrameBooks, FramePool, Side};
 use crate::WorkerOptions;
 use crate::port::Port;
 use crate::pressure::Pressure;
+use crate::tap::Tap;
 
 /// Packets and requests taken back from the slow path and control in one turn, each: a flood of them must not keep the
 /// ports waiting.
@@ -45,6 +46,8 @@ pub struct Lanes<P> {
     batch: Vec<(Frame, u32)>,
     received: Vec<Frame>,
     returned: Vec<Box<Handoff>>,
+    /// A copy of what comes in, if somebody wants one.
+    pub tap: Option<Tap>,
     /// Set when a packet was punted: the slow path has to be told once.
     pub has_punted: bool,
 }
@@ -152,6 +155,7 @@ impl<P: Port> Lanes<P> {
             batch: Vec::with_capacity(BATCH),
             received: Vec::with_capacity(BATCH),
             returned: Vec::with_capacity(RETURNS_PER_TURN),
+            tap: None,
             has_punted: false,
         }
     }
@@ -171,7 +175,7 @@ impl<P: Port> Lanes<P> {
     }
 
     /// Receives a batch on `side`, runs it through the engine and acts on the verdicts; returns how many came in.
-    pub fn serve(&mut self, side: Side, tables: &Tables, now_s: u32) -> usize {
+    pub fn serve(&mut self, side: Side, tables: &Tables, now_s: u32, now_ms: u64) -> usize {
         let port = match side {
             Side::Uplink => &mut self.uplink,
             Side::Funnel => &mut self.funnel,
@@ -200,6 +204,9 @@ impl<P: Port> Lanes<P> {
             }
         }
         self.received = received;
+        if let Some(tap) = &self.tap {
+            tap.take(&self.pool, &self.batch, tables, now_ms);
+        }
         let outcomes = self.process(tables, now_s);
         let mut batch = std::mem::take(&mut self.batch);
         for ((frame, _), outcome) in batch.drain(..).zip(&outcomes) {

@@ -12,6 +12,7 @@ pub mod port;
 mod pressure;
 mod sleep;
 pub mod stats;
+pub mod tap;
 mod turn;
 
 pub use port::{Port, XskPort};

@@ -19,6 +19,7 @@ use crate::port::Port;
 use crate::pressure::Pressure;
 use crate::sleep::{Spin, sleep};
 use crate::stats::{WorkerStats, add, store};
+use crate::tap::Tap;
 
 /// Turns after which a worker that never rests stores its figures.
 const TURNS_PER_REPORT: u32 = 256;
@@ -104,6 +105,12 @@ impl<P: Port> Worker<P> {
         }
     }
 
+    /// Has a copy taken of what comes in.
+    pub fn with_tap(mut self, tap: Tap) -> Self {
+        self.lanes.tap = Some(tap);
+        self
+    }
+
     /// Starts a thread for it. A panic there ends the process: no packet is served by half a worker, and a supervisor
     /// starts the process anew.
     pub fn spawn(self, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>>
@@ -151,8 +158,8 @@ impl<P: Port> Worker<P> {
         let (now_s, now_ms) = (clock::coarse_seconds(), clock::coarse_ms());
 
         lanes.reclaim(now_ms);
-        let packets = lanes.serve(Side::Uplink, tables, now_s)
-            + lanes.serve(Side::Funnel, tables, now_s)
+        let packets = lanes.serve(Side::Uplink, tables, now_s, now_ms)
+            + lanes.serve(Side::Funnel, tables, now_s, now_ms)
             + lanes.serve_returns(tables, now_s);
         let (asked, ended) = lanes.end_flows();
         lanes.refill_and_flush(now_ms);
