@@ -133,7 +133,8 @@ fn walk(packet: &[u8], first: u8, at_fragment: AtFragment) -> Result<(u8, usize)
             ROUTING => check_routing(packet, at)?,
             FRAGMENT => {
                 let header = FragmentHeader::read(packet, at).ok_or(DropReason::TooShort)?;
-                if !header.is_atomic() && !(passes_part && header.offset == 0) {
+                let is_passed = header.is_atomic() || passes_part && header.offset == 0;
+                if !is_passed {
                     return Ok((FRAGMENT, at));
                 }
                 passes_part &= header.is_atomic();

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod damage;
+pub mod icmp;
 pub mod node;
 pub mod packet;
 pub mod pieces;
@@ -97,7 +98,7 @@ impl Family {
     pub fn vip_local(self) -> IpAddr {
         self.pick("10.96.0.10", "fd00:10:96::10")
     }
-    /// Ports 80 TCP and 53 UDP lead to `remote_pod`.
+    /// Ports 80 TCP, 53 UDP and 38412 SCTP lead to `remote_pod`.
     pub fn vip_remote(self) -> IpAddr {
         self.pick("10.96.0.20", "fd00:10:96::20")
     }
@@ -338,6 +339,7 @@ fn services() -> Services {
         for address in [f.vip_remote(), f.vip_remote_twin()] {
             put(address, Tcp, 80, plain("default/far:http", vec![endpoint(f.remote_pod(), 8080)]));
             put(address, Udp, 53, plain("default/far:dns", vec![endpoint(f.remote_pod(), 5353)]));
+            put(address, Sctp, 38412, plain("default/far:n2", vec![endpoint(f.remote_pod(), 3868)]));
         }
         put(f.vip_empty(), Tcp, 80, plain("default/empty:http", vec![]));
         put(f.vip_node(), Tcp, 80, plain("default/api:https", vec![endpoint(f.node(), 6443)]));

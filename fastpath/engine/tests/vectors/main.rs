@@ -12,6 +12,8 @@ mod extension_headers;
 mod fragments;
 mod hops;
 mod icmp_errors;
+mod icmp_quotes;
+mod icmp_types;
 mod ingress;
 mod ip_header;
 mod ipv4_options;
@@ -66,6 +68,8 @@ subjects![
     fragments,
     hops,
     icmp_errors,
+    icmp_quotes,
+    icmp_types,
     ingress,
     ip_header,
     ipv4_options,
