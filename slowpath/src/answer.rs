@@ -11,7 +11,8 @@ use crate::reset;
 /// The answer, from the IP header on. `mtu`: of the next hop that `packet` did not fit.
 ///
 /// Service addresses answer for themselves; as a router the node answers with its primary address, which is the pods'
-/// gateway's stand-in and routed everywhere.
+/// gateway's stand-in and routed everywhere. To the node itself the destination answers: its stack refuses what comes in by a
+/// port with a source of its own.
 ///
 /// # Errors
 /// Why there is none.
@@ -57,7 +58,10 @@ fn router_error(
     tables: &Tables,
 ) -> Result<Vec<u8>, DropReason> {
     may(packet.may_cause_error(), silently)?;
-    let source = tables.primary_address(packet.src).ok_or(silently)?;
+    let source = match tables.is_node_address(packet.src) {
+        true => packet.dst,
+        false => tables.primary_address(packet.src).ok_or(silently)?,
+    };
     icmp::error(source, packet, what).ok_or(silently)
 }
 

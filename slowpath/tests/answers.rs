@@ -23,6 +23,8 @@ enum Above {
     Udp(u16, u16),
     Tcp(TcpHeader),
     Echo(u16, u16),
+    /// A packet with this chunk.
+    Sctp(Vec<u8>),
 }
 
 fn frame(src: &str, dst: &str, above: &Above, payload: &[u8]) -> Vec<u8> {
@@ -38,6 +40,12 @@ fn frame(src: &str, dst: &str, above: &Above, payload: &[u8]) -> Vec<u8> {
         Above::Tcp(header) => builder.tcp_header(header.clone()).write(&mut out, payload).unwrap(),
         Above::Echo(id, seq) if ip(src).is_ipv4() => {
             builder.icmpv4_echo_request(*id, *seq).write(&mut out, payload).unwrap();
+        }
+        Above::Sctp(chunk) => {
+            let mut packet = [&[0, 7, 0, 9, 1, 2, 3, 4, 0, 0, 0, 0][..], chunk, payload].concat();
+            let checksum = atalho_engine::wire::sctp::checksum(&packet);
+            packet[8..12].copy_from_slice(&checksum);
+            builder.write(&mut out, etherparse::IpNumber::SCTP, &packet).unwrap();
         }
         Above::Echo(id, seq) => builder.icmpv6_echo_request(*id, *seq).write(&mut out, payload).unwrap(),
     }
@@ -218,9 +226,10 @@ fn a_reset_is_never_answered() {
 }
 
 #[test]
-fn udp_without_endpoint_is_told_port_unreachable_by_the_vip() {
-    for family in FAMILIES {
-        let datagram = frame(OUTSIDE[family], VIP[family], &Above::Udp(4444, 53), b"question");
+fn udp_and_sctp_without_endpoint_are_told_port_unreachable_by_the_vip() {
+    let init = Above::Sctp([&[1, 0, 0, 20][..], &[1; 16]].concat());
+    for (family, above) in FAMILIES.into_iter().flat_map(|f| [(f, &Above::Udp(4444, 53)), (f, &init)]) {
+        let datagram = frame(OUTSIDE[family], VIP[family], above, b"question");
         let out = reply(&mut TestNode::new(), PuntReason::NoEndpoint, UPLINK, 0, &datagram);
         let answer = verified(&out);
         answer.assert_between(VIP[family], OUTSIDE[family]);
@@ -241,6 +250,15 @@ fn ttl_exceeded_comes_from_the_nodes_primary_address() {
         let (kind, code, unused, quote) = answer.icmp();
         assert_eq!((kind, code), [(11, 0), (3, 0)][family]);
         assert_eq!((unused, quote), ([0; 4], &packet[14..]));
+    }
+}
+
+#[test]
+fn the_node_itself_is_answered_by_whom_it_asked() {
+    for family in FAMILIES {
+        let packet = frame(PRIMARY[family], VIP[family], &Above::Udp(4444, 53), &[7; 1400]);
+        let out = reply(&mut TestNode::new(), PuntReason::TooBig, NODE_PORT, 1399, &packet);
+        verified(&out).assert_between(VIP[family], PRIMARY[family]);
     }
 }
 
@@ -340,7 +358,8 @@ fn no_error_about_a_later_fragment() {
     let mut node = TestNode::new();
     reply(&mut node, PuntReason::TtlExceeded, POD_PORT, 0, &first);
     assert_eq!(drop_reason(&mut node, PuntReason::TtlExceeded, 0, &later), DropReason::TtlExceededSilently);
-    assert_eq!(drop_reason(&mut node, PuntReason::NoEndpoint, 0, &first), DropReason::SlowPathMalformed);
+    reply(&mut node, PuntReason::NoEndpoint, UPLINK, 0, &first);
+    assert_eq!(drop_reason(&mut node, PuntReason::NoEndpoint, 0, &later), DropReason::Fragment);
 }
 
 #[test]
