@@ -22,7 +22,8 @@ mod seen;
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, ensure};
@@ -122,6 +123,10 @@ pub fn run(arguments: ReplayArguments) -> anyhow::Result<u8> {
 
     let name = arguments.input.display();
     let input = File::open(&arguments.input).with_context(|| format!("{name}: the capture cannot be opened"))?;
+    ensure!(
+        !is_same_file(&input, &arguments.output_file),
+        "{name}: --out names the capture that is read; name another file"
+    );
     let input = BufReader::with_capacity(FILE_BUFFER_BYTES, input);
     let writing = || format!("{}: cannot be written", arguments.output_file.display());
     let output =
@@ -154,6 +159,14 @@ pub fn run(arguments: ReplayArguments) -> anyhow::Result<u8> {
     ensure!(feed.is_even(), "the books do not add up: a bug, please report it with this capture");
     out.report.finish().context("write the report")?;
     Ok(code)
+}
+
+fn is_same_file(open: &File, path: &Path) -> bool {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    match (open.metadata(), path.metadata()) {
+        (Ok(open), Ok(other)) => open.is_file() && identity(open) == identity(other),
+        _ => false,
+    }
 }
 
 fn say(line: &str) {

@@ -189,9 +189,21 @@ fn what_is_no_capture_of_ports_is_refused_with_what_would_be_one() {
 #[test]
 fn a_capture_that_is_not_there_breaks_the_run() {
     let lab = Lab::new();
-    let output = crate::lab::command(&crate::lab::examples(), &lab.folder().join("none"), &lab.folder().join("out"));
-    let output = { output }.output().expect("a run");
+    let (from, to) = (lab.folder().join("none"), lab.folder().join("out"));
+    let output = crate::lab::command(&crate::lab::examples(), &from, &to).output().expect("a run");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("none: the capture cannot be opened"), "{said}");
+}
+
+#[test]
+fn the_capture_that_is_read_is_not_written_over() {
+    let lab = Lab::new();
+    let path = lab.folder().join("both.pcapng");
+    std::fs::write(&path, Order::Big.section()).expect("a file");
+    let output = crate::lab::command(&crate::lab::examples(), &path, &path).output().expect("a run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--out names the capture that is read"), "{said}");
+    assert_eq!(std::fs::read(&path).expect("a file"), Order::Big.section());
 }
