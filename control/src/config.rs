@@ -76,7 +76,10 @@ pub struct ConntrackConfig {
     /// Connections that the table holds, per family.
     pub max_flows: u32,
     pub timeouts: Timeouts,
-    pub tcp_loose: bool,
+    /// Pick up TCP connections in the middle.
+    pub loose: bool,
+    /// Refuse only TCP resets for their sequence number.
+    pub liberal: bool,
     /// Source ports for masqueraded flows.
     pub snat_ports: RangeInclusive<u16>,
 }
@@ -150,7 +153,8 @@ impl Default for Config {
             conntrack: ConntrackConfig {
                 max_flows: 262_144,
                 timeouts: Timeouts::default(),
-                tcp_loose: Settings::default().tcp_loose,
+                loose: Settings::default().tcp_loose,
+                liberal: Settings::default().tcp_liberal,
                 snat_ports: Settings::default().snat_ports,
             },
             pods: PodsConfig { network: PodNetwork::Own },
@@ -243,7 +247,8 @@ impl Config {
             masquerade_all: self.service.masquerade_all,
             snat_ports: self.conntrack.snat_ports.clone(),
             timeouts: self.conntrack.timeouts,
-            tcp_loose: self.conntrack.tcp_loose,
+            tcp_loose: self.conntrack.loose,
+            tcp_liberal: self.conntrack.liberal,
         }
     }
 }
@@ -310,7 +315,8 @@ impl ConntrackConfig {
     fn read(&mut self, s: &mut Section<'_, '_>) {
         s.take("max_flows", &mut self.max_flows);
         s.check("max_flows", (1024..=16_777_216).contains(&self.max_flows), "must be 1024 to 16777216");
-        s.take("tcp_loose", &mut self.tcp_loose);
+        s.take("loose", &mut self.loose);
+        s.take("liberal", &mut self.liberal);
         let mut ports = vec![*self.snat_ports.start(), *self.snat_ports.end()];
         s.take("snat_ports", &mut ports);
         let ordered = matches!(ports[..], [first, last] if first >= 1024 && first <= last);
@@ -324,11 +330,24 @@ impl ConntrackConfig {
             ("tcp_syn_recv_s", &mut t.tcp_syn_recv_s),
             ("tcp_established_s", &mut t.tcp_established_s),
             ("tcp_fin_wait_s", &mut t.tcp_fin_wait_s),
+            ("tcp_close_wait_s", &mut t.tcp_close_wait_s),
+            ("tcp_last_ack_s", &mut t.tcp_last_ack_s),
             ("tcp_time_wait_s", &mut t.tcp_time_wait_s),
             ("tcp_close_s", &mut t.tcp_close_s),
+            ("tcp_max_retrans_s", &mut t.tcp_max_retrans_s),
+            ("tcp_unacknowledged_s", &mut t.tcp_unacknowledged_s),
             ("udp_s", &mut t.udp_s),
             ("udp_stream_s", &mut t.udp_stream_s),
             ("icmp_s", &mut t.icmp_s),
+            ("icmpv6_s", &mut t.icmpv6_s),
+            ("sctp_closed_s", &mut t.sctp_closed_s),
+            ("sctp_cookie_wait_s", &mut t.sctp_cookie_wait_s),
+            ("sctp_cookie_echoed_s", &mut t.sctp_cookie_echoed_s),
+            ("sctp_established_s", &mut t.sctp_established_s),
+            ("sctp_shutdown_sent_s", &mut t.sctp_shutdown_sent_s),
+            ("sctp_shutdown_recd_s", &mut t.sctp_shutdown_recd_s),
+            ("sctp_shutdown_ack_sent_s", &mut t.sctp_shutdown_ack_sent_s),
+            ("sctp_heartbeat_sent_s", &mut t.sctp_heartbeat_sent_s),
         ] {
             s.take(key, value);
             // Ticks are 32-bit seconds compared by difference: half their range must never be reached.

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use std::net::IpAddr;
 
-    use atalho_engine::conntrack::{ConnTable, Direction, NewConnection, Rewrite};
+    use atalho_engine::conntrack::{ConnTable, Direction, NewConnection, Rewrite, Segment};
     use atalho_engine::flow::{FlowKey, Protocol};
 
     fn connection(port: u16) -> NewConnection {
@@ -92,7 +92,7 @@ mod tests {
             original: direction(key),
             reply: direction(key.reversed()),
             is_service: false,
-            first_segment: None,
+            first: Segment::Other,
         }
     }
 

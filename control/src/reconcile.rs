@@ -113,7 +113,7 @@ fn choices_of(vip: &Vip) -> HashSet<(IpAddr, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use atalho_engine::conntrack::{Direction, Epochs, NewConnection, Rewrite};
+    use atalho_engine::conntrack::{Direction, Epochs, NewConnection, Rewrite, Segment};
     use atalho_engine::flow::FlowKey;
     use atalho_engine::service::{Backends, Endpoint, Route, Services, VipKind};
     use atalho_engine::tables::Port;
@@ -174,7 +174,7 @@ mod tests {
                 ingress: UPLINK,
             },
             is_service: true,
-            first_segment: None,
+            first: Segment::Other,
         }
     }
 

@@ -40,7 +40,7 @@ fn every_key_is_read() {
         [conntrack]
         max_flows = 65_536
         tcp_established_s = 600
-        tcp_loose = false
+        loose = false
         snat_ports = [50000, 50999]
         [pods]
         network = "adopt"
@@ -69,7 +69,7 @@ fn every_key_is_read() {
     assert_eq!(c.worker, WorkerConfig { count: Some(2), spin_us: None, is_fair: false });
     assert_eq!(c.conntrack.max_flows, 65_536);
     assert_eq!(c.conntrack.timeouts.tcp_established_s, 600);
-    assert_eq!((c.conntrack.tcp_loose, c.conntrack.snat_ports), (false, 50_000..=50_999));
+    assert_eq!((c.conntrack.loose, c.conntrack.snat_ports), (false, 50_000..=50_999));
     assert_eq!(c.pods.network, PodNetwork::Adopt);
     assert_eq!(c.shortcut, ShortcutConfig { on: false, orphan_max_s: 10 });
     assert_eq!((c.service.scheduler, c.service.masquerade_all), (Scheduler::Random, true));

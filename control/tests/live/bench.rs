@@ -12,7 +12,7 @@ use atalho_control::node::{PrepareOptions, prepare};
 use atalho_control::report::{SlowPathReport, WorkerReport};
 use atalho_control::server;
 use atalho_control::start::{Control, ControlOptions, Source};
-use atalho_engine::conntrack::{ConnTable, Direction, Epochs, NewConnection, Rewrite};
+use atalho_engine::conntrack::{ConnTable, Direction, Epochs, NewConnection, Rewrite, Segment};
 use atalho_engine::flow::{FlowKey, Protocol};
 use atalho_engine::handoff::WorkerQueues;
 use atalho_engine::next_hops::NextHops;
@@ -210,7 +210,7 @@ impl Bench {
             next_hop: 1,
             ingress,
         };
-        let new = NewConnection { original, reply: answers, is_service: true, first_segment: None };
+        let new = NewConnection { original, reply: answers, is_service: true, first: Segment::Other };
         self.table.insert(0, &self.epochs, &new, 1).unwrap();
     }
 

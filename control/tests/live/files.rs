@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use atalho_control::dataplane::InForce;
 use atalho_control::start::Source;
 use atalho_control::status::{self, StatusOptions};
-use atalho_engine::conntrack::{Direction, NewConnection, Rewrite};
+use atalho_engine::conntrack::{Direction, NewConnection, Rewrite, Segment};
 use atalho_engine::flow::{FlowKey, Protocol};
 use atalho_engine::tables::Port;
 use atalho_layout::ClaimKind;
@@ -222,7 +222,7 @@ fn a_pod_comes_with_its_port_and_goes_with_its_flows() {
             original: direction(key, index),
             reply: direction(key.reversed(), bench.uplink),
             is_service: false,
-            first_segment: None,
+            first: Segment::Other,
         };
         bench.table.insert(0, &bench.epochs, &new, 1).unwrap();
         ip("link del pod1");

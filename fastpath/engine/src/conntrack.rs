@@ -7,7 +7,9 @@
 //!
 //! - a slot's life and the order of its stores: `half.rs`;
 //! - insert-if-absent of both directions at once: `insert.rs`;
-//! - removal as a whole, by one winner: `end.rs`; idle ones: `expire.rs`; when slots are used again: `epochs.rs`;
+//! - removal as a whole, by one winner: `end.rs`; idle ones: `expire.rs`; for want of room: `evict.rs`; when slots are used
+//!   again: `epochs.rs`;
+//! - what a packet is to its connection: `follow.rs`, with the rules of `tcp.rs` and `sctp.rs`; `state.rs`;
 //! - what a cut-off writer may leave behind, and its repair: `repair.rs`.
 //!
 //! Owners: key, translation, next hop, ingress and peer are written once, before publication. `TICK`, `STATE` and the
@@ -23,14 +25,17 @@
 mod counts;
 mod end;
 mod epochs;
+mod evict;
 mod expire;
 mod family;
 mod find;
+mod follow;
 mod half;
 mod insert;
 mod memory;
 mod repair;
 mod scan;
+mod sctp;
 mod state;
 mod tcp;
 
@@ -47,17 +52,19 @@ use self::counts::Counts;
 use self::family::{V4, V6};
 use self::half::Half;
 use crate::flow::{FlowKey, Protocol};
-use crate::tables::Timeouts;
+use crate::tables::{Settings, Timeouts};
 
 pub use epochs::Epochs;
 pub use expire::{Expired, ExpiryScan};
 pub use find::Probe;
+pub use follow::{Followed, Segment};
 pub use insert::{InsertError, Inserted};
 pub use memory::{Geometry, TableMemory};
 pub use repair::TableCheck;
 pub use scan::Connection;
-pub use state::ConnectionState;
-pub use tcp::TcpSegment;
+pub use sctp::SctpState;
+pub use state::{ConnectionState, Evictable};
+pub use tcp::{TcpSegment, TcpState};
 
 /// A slot and the sequence under which it was read: still the same flow if the sequence still stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,8 +103,8 @@ pub struct NewConnection {
     pub reply: Direction,
     /// Admitted through a Service.
     pub is_service: bool,
-    /// The first packet, if it is TCP.
-    pub first_segment: Option<TcpSegment>,
+    /// The first packet.
+    pub first: Segment,
 }
 
 /// A found direction of a live connection: all that a packet of it needs.
@@ -182,31 +189,31 @@ impl ConnTable {
         new: &NewConnection,
         now_s: u32,
     ) -> Result<Inserted, InsertError> {
-        let result = on_half!(self, !new.original.key.is_ipv4(), half => half.insert(&self.secret, epochs, new, now_s));
-        match result {
-            Ok(_) => self.counts.add_live(usize::from(worker)),
-            Err(InsertError::TableFull { evicted: true }) => self.counts.count_eviction(usize::from(worker)),
-            Err(_) => {}
-        }
-        result
+        let worker = usize::from(worker);
+        on_half!(self, !new.original.key.is_ipv4(), half => {
+            let result = half.insert(&self.secret, epochs, new, now_s);
+            if matches!(result, Ok(_) | Err(InsertError::TableFull)) {
+                let evicted = half.make_room(&self.secret, epochs, new, result.as_ref().ok(), now_s);
+                evicted.into_iter().flatten().for_each(|kind| self.counts.count_eviction(worker, kind));
+            }
+            if result.is_ok() {
+                self.counts.add_live(worker);
+            }
+            result
+        })
     }
 
-    /// A packet of this flow passes. Only the worker whose batch found the flow may call it: the slot must not have
-    /// been reused since.
+    /// Names the line of the other direction to `prefetch`, for a flow that is going to be [followed](Self::follow).
     #[inline]
-    pub fn touch(&self, flow: &Flow, now_s: u32) {
-        on_half!(self, flow.at.is_ipv6, half => half.touch(flow, now_s));
+    pub fn prefetch_peer(&self, flow: &Flow, prefetch: impl Fn(*const u8)) {
+        on_half!(self, flow.at.is_ipv6, half => half.prefetch_peer(flow, prefetch));
     }
 
-    /// A TCP packet of this flow passes; as [`Self::touch`], and in addition to it.
+    /// A packet of this flow comes: whether it belongs, and if so, what it leaves in the entry. Only the worker whose
+    /// batch found the flow may call it: the slot must not have been reused since.
     #[inline]
-    pub fn observe_tcp(&self, flow: &Flow, segment: &TcpSegment) {
-        on_half!(self, flow.at.is_ipv6, half => half.observe_tcp(flow, segment));
-    }
-
-    /// Whether this packet of the flow opens a new connection in place of one that is over: then end it and admit anew.
-    pub fn is_reusable(&self, flow: &Flow, segment: &TcpSegment) -> bool {
-        segment.is_first() && on_half!(self, flow.at.is_ipv6, half => half.is_reusable(flow, segment))
+    pub fn follow(&self, flow: &Flow, segment: &Segment, now_s: u32, settings: &Settings) -> Followed {
+        on_half!(self, flow.at.is_ipv6, half => half.follow(flow, segment, now_s, settings))
     }
 
     /// The state of the flow's connection; `None` if it has ended.
@@ -250,7 +257,12 @@ impl ConnTable {
 
     /// Connections that were ended early because their buckets were full.
     pub fn evicted(&self) -> u64 {
-        self.counts.evicted()
+        Evictable::ALL.into_iter().map(|kind| self.evicted_as(kind)).sum()
+    }
+
+    /// Those of one kind.
+    pub fn evicted_as(&self, kind: Evictable) -> u64 {
+        self.counts.evicted(kind)
     }
 
     /// Looks for what a cut-off writer leaves behind. While workers run, it also finds what they are just about.

@@ -15,9 +15,9 @@ use atalho_layout::{NextHopKind, hop, tag_mac};
 
 use crate::admit::{self, Decision, Egress, FirstPacket, Outcome};
 use crate::affinity::AffinityTable;
-use crate::conntrack::{ConnTable, Direction, Epochs, Flow, InsertError, NewConnection, Probe, Rewrite};
+use crate::conntrack::{ConnTable, Direction, Epochs, Flow, Followed, InsertError, NewConnection, Probe, Rewrite};
 use crate::counters::Counters;
-use crate::flow::{FlowKey, Opening, Protocol};
+use crate::flow::{FlowKey, Protocol};
 use crate::fragments;
 use crate::handoff::Handoff;
 use crate::next_hops::{NextHop, NextHops};
@@ -200,7 +200,7 @@ impl Engine {
             self.parse(batch);
             self.find(tables, batch);
             self.admit(tables, now_s, batch);
-            self.route_and_rewrite(tables, now_s, batch);
+            self.route_and_rewrite(tables, batch);
         }
     }
 
@@ -232,7 +232,7 @@ impl Engine {
 
     /// Step 2: the flow. Entries are all on their way before the first is read.
     fn find(&mut self, tables: &Tables, batch: &mut [Slot<'_>]) {
-        let EngineParts { table, epochs, prefetch, .. } = &self.parts;
+        let EngineParts { table, prefetch, .. } = &self.parts;
         let works = &mut self.work[..batch.len()];
         for work in works.iter().filter(|work| !matches!(work.way, Way::Ended)) {
             if let Some(probe) = &work.probe {
@@ -243,36 +243,48 @@ impl Engine {
             if matches!(work.way, Way::Ended) {
                 continue;
             }
-            let Some(flow) = work.probe.as_ref().and_then(|probe| table.find_probe(probe)) else { continue };
-            // A new connection on the tuple of one that is over.
-            if work.packet.opening == Opening::TcpSyn && table.is_reusable(&flow, &work.packet.tcp) {
-                table.end(epochs, flow.at);
-                continue;
-            }
-            match may_use(tables, slot.ingress, &work.packet, &flow) {
-                Ok(()) => work.way = Way::Found(flow),
-                Err(reason) => {
-                    slot.drops(reason);
-                    work.way = Way::Ended;
-                }
+            look_up(table, tables, slot, work);
+            // TCP and SCTP are judged by both directions.
+            if let Way::Found(flow) = &work.way
+                && matches!(flow.protocol, Protocol::Tcp | Protocol::Sctp)
+            {
+                table.prefetch_peer(flow, *prefetch);
             }
         }
     }
 
-    /// Step 3: first packets of flows become entries of the table.
+    /// Step 3: packets of flows move the state of their connections, first packets become entries of the table.
     fn admit(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>]) {
         let Self { parts, random, work: works } = self;
-        let mut has_admitted = false;
+        let (mut has_admitted, mut has_ended) = (false, false);
         for (slot, work) in batch.iter_mut().zip(works) {
-            if !matches!(work.way, Way::Unknown) {
-                continue;
+            // The flow may have begun, or ended, in this very batch.
+            let is_outdated = match work.way {
+                Way::Unknown => has_admitted,
+                Way::Found(_) => has_ended,
+                Way::Ended | Way::Unchanged => false,
+            };
+            if is_outdated {
+                look_up(&parts.table, tables, slot, work);
             }
-            // The flow may have begun in this very batch.
-            if has_admitted
-                && let Some(flow) = work.probe.as_ref().and_then(|probe| parts.table.find_probe(probe))
-                && may_use(tables, slot.ingress, &work.packet, &flow).is_ok()
+            // An ICMP error is about a flow and not of it.
+            if let Way::Found(flow) = work.way
+                && !work.packet.is_error()
             {
-                work.way = Way::Found(flow);
+                match parts.table.follow(&flow, &work.packet.segment(), now_s, &tables.settings) {
+                    Followed::Belongs => {}
+                    Followed::Over => {
+                        parts.table.end(&parts.epochs, flow.at);
+                        has_ended = true;
+                        work.way = Way::Unknown;
+                    }
+                    Followed::Refused(reason) => {
+                        slot.drops(reason);
+                        work.way = Way::Ended;
+                    }
+                }
+            }
+            if !matches!(work.way, Way::Unknown) {
                 continue;
             }
             let key = FlowKey { src: work.packet.src, ..work.packet.key };
@@ -305,8 +317,8 @@ impl Engine {
     }
 
     /// Steps 4 and 5: the way out, and what the packet looks like there.
-    fn route_and_rewrite(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>]) {
-        let EngineParts { table, next_hops, counters, .. } = &self.parts;
+    fn route_and_rewrite(&mut self, tables: &Tables, batch: &mut [Slot<'_>]) {
+        let EngineParts { next_hops, counters, .. } = &self.parts;
         let node_ifindex = next_hops.get(hop::NODE).map(|node| node.ifindex);
         for (slot, work) in batch.iter_mut().zip(&self.work) {
             let packet = &work.packet;
@@ -331,12 +343,6 @@ impl Engine {
                             counters.dropped(reason);
                             continue;
                         }
-                        if !packet.is_error() {
-                            table.touch(flow, now_s);
-                            if packet.key.protocol == Protocol::Tcp {
-                                table.observe_tcp(flow, &packet.tcp);
-                            }
-                        }
                         rewrite::apply(slot.frame, packet, &flow.rewrite, way_out.hop);
                     }
                     way_out.address(slot.frame);
@@ -360,6 +366,21 @@ fn count_drop(counters: &Counters, verdict: Verdict) {
     if let Verdict::Drop(reason) = verdict {
         counters.dropped(reason);
     }
+}
+
+/// What the table says about a packet: its flow, none, or that it may not use the one it has.
+#[inline]
+fn look_up(table: &ConnTable, tables: &Tables, slot: &mut Slot<'_>, work: &mut Work) {
+    work.way = match work.probe.as_ref().and_then(|probe| table.find_probe(probe)) {
+        None => Way::Unknown,
+        Some(flow) => match may_use(tables, slot.ingress, &work.packet, &flow) {
+            Ok(()) => Way::Found(flow),
+            Err(reason) => {
+                slot.drops(reason);
+                Way::Ended
+            }
+        },
+    };
 }
 
 /// Whether a packet with the key of `flow` may use it: one that comes by another port than the flow's (a pod that was
@@ -479,7 +500,7 @@ fn connect(
                 ingress: way_out.next_hop.ifindex,
             },
             is_service: decision.vip.is_some(),
-            first_segment: (key.protocol == Protocol::Tcp).then_some(packet.tcp),
+            first: packet.segment(),
         };
         match parts.table.insert(parts.worker, &parts.epochs, &new, now_s) {
             Ok(inserted) => {
@@ -495,7 +516,7 @@ fn connect(
                 }
             }
             Err(InsertError::Contention) => return Err(Detour::Drop(DropReason::InsertContention)),
-            Err(InsertError::TableFull { .. }) => return Err(Detour::Drop(DropReason::TableFull)),
+            Err(InsertError::TableFull) => return Err(Detour::Drop(DropReason::TableFull)),
             Err(InsertError::MixedFamilies | InsertError::SameKey) => return Err(Detour::Drop(DropReason::Martian)),
         }
         source_port = *ports.start() + ((start + attempt) % width) as u16;

@@ -67,6 +67,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Pick up TCP connections in the middle (netfilter's `nf_conntrack_tcp_loose`).
     pub tcp_loose: bool,
+    /// Refuse only TCP resets for their sequence number (netfilter's `nf_conntrack_tcp_be_liberal`).
+    pub tcp_liberal: bool,
 }
 
 /// Idle times after which a connection goes, seconds; netfilter's defaults
@@ -77,32 +79,70 @@ pub struct Timeouts {
     pub tcp_syn_recv_s: u32,
     pub tcp_established_s: u32,
     pub tcp_fin_wait_s: u32,
+    pub tcp_close_wait_s: u32,
+    pub tcp_last_ack_s: u32,
     pub tcp_time_wait_s: u32,
     pub tcp_close_s: u32,
+    /// While one side repeats itself and the other is silent.
+    pub tcp_max_retrans_s: u32,
+    /// While something is unacknowledged.
+    pub tcp_unacknowledged_s: u32,
     pub udp_s: u32,
     pub udp_stream_s: u32,
     pub icmp_s: u32,
+    pub icmpv6_s: u32,
+    pub sctp_closed_s: u32,
+    pub sctp_cookie_wait_s: u32,
+    pub sctp_cookie_echoed_s: u32,
+    pub sctp_established_s: u32,
+    pub sctp_shutdown_sent_s: u32,
+    pub sctp_shutdown_recd_s: u32,
+    pub sctp_shutdown_ack_sent_s: u32,
+    pub sctp_heartbeat_sent_s: u32,
+}
+
+impl Timeouts {
+    pub const DEFAULT: Self = Self {
+        tcp_syn_sent_s: 120,
+        tcp_syn_recv_s: 60,
+        tcp_established_s: 432_000,
+        tcp_fin_wait_s: 120,
+        tcp_close_wait_s: 60,
+        tcp_last_ack_s: 30,
+        tcp_time_wait_s: 120,
+        tcp_close_s: 10,
+        tcp_max_retrans_s: 300,
+        tcp_unacknowledged_s: 300,
+        udp_s: 30,
+        udp_stream_s: 120,
+        icmp_s: 30,
+        icmpv6_s: 30,
+        sctp_closed_s: 10,
+        sctp_cookie_wait_s: 3,
+        sctp_cookie_echoed_s: 3,
+        sctp_established_s: 210,
+        sctp_shutdown_sent_s: 3,
+        sctp_shutdown_recd_s: 3,
+        sctp_shutdown_ack_sent_s: 3,
+        sctp_heartbeat_sent_s: 30,
+    };
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            tcp_syn_sent_s: 120,
-            tcp_syn_recv_s: 60,
-            tcp_established_s: 432_000,
-            tcp_fin_wait_s: 120,
-            tcp_time_wait_s: 120,
-            tcp_close_s: 10,
-            udp_s: 30,
-            udp_stream_s: 120,
-            icmp_s: 30,
-        }
+        Self::DEFAULT
     }
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { masquerade_all: false, snat_ports: 61_000..=65_535, timeouts: Timeouts::default(), tcp_loose: true }
+        Self {
+            masquerade_all: false,
+            snat_ports: 61_000..=65_535,
+            timeouts: Timeouts::default(),
+            tcp_loose: true,
+            tcp_liberal: false,
+        }
     }
 }
 

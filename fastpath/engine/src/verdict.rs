@@ -64,6 +64,9 @@ reasons! {
         TcpNotSyn = "tcp_not_syn", "a TCP packet of no known connection that cannot start one";
         SctpChunks = "sctp_chunks", "SCTP chunks that do not fit their packet, or must not stand together";
         SctpNotInit = "sctp_not_init", "an SCTP packet of no known association that cannot start one";
+        SctpBadTag = "sctp_bad_tag", "an SCTP packet with a verification tag that is not its association's";
+        TcpOutOfWindow = "tcp_out_of_window", "a TCP segment outside the window of its connection, or a reset that does not belong to it";
+        TcpBadState = "tcp_bad_state", "a TCP segment that the state of its connection does not allow";
         TableFull = "table_full", "no free slot in either bucket of the connection table";
         InsertContention = "insert_contention", "another worker was inserting the same flow and did not finish";
         SnatPortsExhausted = "snat_ports_exhausted", "no free source port toward this destination";

@@ -4,7 +4,7 @@
 
 mod lab;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use lab::packet::{ACK, Layer4, Packet, SYN, SYN_ACK, Seen};
@@ -101,13 +101,14 @@ proptest! {
         let mut lab = Lab::new();
         let mut views: HashMap<Conversation, View> = HashMap::new();
         let mut owners: HashMap<View, Conversation> = HashMap::new();
+        let mut answered: HashSet<Conversation> = HashSet::new();
         for (c, wants_answer) in events.into_iter().filter(|(c, _)| is_ours(c)) {
             // Who was asked directly and asks back on the same ports goes on with that conversation.
             let opposite = |other: &Conversation| other.is_tcp == c.is_tcp && other.asked == c.client && other.client == c.asked;
             if views.keys().any(opposite) {
                 continue;
             }
-            let flags = match (c.is_tcp, views.contains_key(&c)) {
+            let flags = match (c.is_tcp, answered.contains(&c)) {
                 (false, _) => Layer4::Udp,
                 (true, false) => SYN,
                 (true, true) => ACK,
@@ -122,6 +123,7 @@ proptest! {
             prop_assert_eq!(*views.entry(c).or_insert(view), view, "a conversation looks as before: {:?}", c);
             prop_assert_eq!(*owners.entry(view).or_insert(c), c, "two conversations look alike: {:?}", view);
             if wants_answer {
+                answered.insert(c);
                 let back = if c.is_tcp { SYN_ACK } else { Layer4::Udp };
                 let answer = Packet::new(view.server, back, view.client);
                 let uncounted = c.ingress == FUNNEL || view.hop == HOP_NODE;

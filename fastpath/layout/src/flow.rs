@@ -66,14 +66,17 @@ words! {
         PEER: 1 @ 10,
         /// Kernel coarse seconds of the last packet of this direction.
         TICK: 1 @ 11,
-        /// TCP flags and window scale of this direction, see [`state`]. One writer: the worker of this direction.
+        /// What this direction has sent, see [`state`]. One writer: the worker of this direction.
         STATE: 1 @ 12,
-        /// Sequence number after the last byte sent in this direction (netfilter's td_end).
+        /// TCP: sequence number after the last byte sent in this direction (netfilter's td_end).
+        /// Other protocols, original direction: kernel coarse seconds of the admission.
         WIN_END: 1 @ 13,
-        /// Highest acknowledgment sent in this direction (netfilter's td_maxack). Plus `WIN_MAX`, scaled, it is where
+        /// Highest acknowledgment sent in this direction (netfilter's td_maxack); before the first, its initial sequence
+        /// number. Plus `WIN_MAX`, scaled, it is where
         /// the other side has to stop: netfilter writes that into the other direction, here each has one writer.
         WIN_ACK: 1 @ 14,
-        /// Largest window offered in this direction, as in the header's field, before scaling.
+        /// Largest window offered in this direction, as in the header's field, before scaling; the SYN's only until
+        /// another segment comes, for it is never scaled.
         WIN_MAX: 1 @ 15,
     }
 }
@@ -120,12 +123,33 @@ pub mod state {
     pub const FIN: u32 = 1 << 2;
     /// `STATE`: this direction sent RST.
     pub const RST: u32 = 1 << 3;
-    /// `STATE`: this direction acknowledged the other's SYN.
+    /// `STATE`: this direction has acknowledged something.
     pub const ACKED: u32 = 1 << 4;
+    /// `STATE`: this direction has sent a segment without SYN, so its window counts in units of the scale.
+    pub const PLAIN: u32 = 1 << 5;
     /// `STATE`: the window scale option was offered; its shift stands in bits 8..12.
     pub const WSCALE: u32 = 1 << 6;
     /// `STATE`: first bit of the window scale's shift count (4 bits, RFC 7323 section 2.2).
     pub const WSCALE_SHIFT: u32 = 8;
+    /// `STATE`: how many segments in a row brought nothing new, at most 3.
+    pub const REPEATS: u32 = 3 << REPEATS_SHIFT;
+    /// `STATE`: first bit of that number.
+    pub const REPEATS_SHIFT: u32 = 12;
+}
+
+/// Bits of the word `STATE` of an SCTP direction beside [`state::SEEN`]: the chunks that it has sent (RFC 9260 section
+/// 3.2). Its `WIN_ACK` is the first initiate tag that it announced, `WIN_MAX` a later one.
+pub mod sctp {
+    pub const INIT: u32 = 1 << 16;
+    pub const INIT_ACK: u32 = 1 << 17;
+    pub const COOKIE_ECHO: u32 = 1 << 18;
+    pub const COOKIE_ACK: u32 = 1 << 19;
+    pub const SHUTDOWN: u32 = 1 << 20;
+    pub const SHUTDOWN_ACK: u32 = 1 << 21;
+    pub const SHUTDOWN_COMPLETE: u32 = 1 << 22;
+    pub const ABORT: u32 = 1 << 23;
+    pub const HEARTBEAT: u32 = 1 << 24;
+    pub const HEARTBEAT_ACK: u32 = 1 << 25;
 }
 
 /// Phase of a slot, the low byte of `CTL`.

@@ -20,7 +20,7 @@ mod tag;
 pub use c_header::c_header;
 pub use claim::{CLAIM_KEY, ClaimKey, ClaimKind, LPM_KEY, LpmKey};
 pub use counters::{KERNEL_COUNTERS, KernelCounter};
-pub use flow::{FLOW4, FLOW6, Field, Phase, SLOTS_PER_BUCKET, Struct, TAG_BYTES, flow4, flow6, state};
+pub use flow::{FLOW4, FLOW6, Field, Phase, SLOTS_PER_BUCKET, Struct, TAG_BYTES, flow4, flow6, sctp, state};
 pub use hash::{SECRET_WORDS, bucket_pair, flow_words_v4, flow_words_v6, hash, tag};
 pub use next_hop::{NEXT_HOP, NextHopKind, hop};
 pub use port::{PORT, PortRecord};

@@ -15,11 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use atalho_engine::conntrack::{
-    ConnTable, Direction, Epochs, ExpiryScan, Geometry, InsertError, NewConnection, Rewrite, TableCheck, TableMemory,
-    TcpSegment,
+    ConnTable, Direction, Epochs, ExpiryScan, Flow, Geometry, InsertError, NewConnection, Rewrite, Segment, TableCheck,
+    TableMemory, TcpSegment,
 };
 use atalho_engine::flow::{FlowKey, Protocol};
-use atalho_engine::tables::Timeouts;
+use atalho_engine::tables::{Settings, Timeouts};
 use atalho_layout::SECRET_WORDS;
 use atalho_sys::mmap::SharedArray;
 
@@ -55,6 +55,15 @@ const SECRET: [u64; SECRET_WORDS] = [
     0xeb44_acca_b455_d165,
     0x2545_f491_4f6c_dd1d,
 ];
+
+/// What was promised is TCP that is up, and stays.
+const TIMEOUTS: Timeouts = Timeouts {
+    udp_s: 5,
+    tcp_syn_sent_s: 5,
+    tcp_established_s: u32::MAX / 2,
+    tcp_unacknowledged_s: u32::MAX / 2,
+    ..Timeouts::DEFAULT
+};
 
 /// How the two threads come to a number; the lowest bits of it.
 const OF_THREAD: [u32; THREADS] = [0, 1];
@@ -175,7 +184,7 @@ fn connection(number: u32) -> NewConnection {
             ingress: number ^ 0x3333_3333,
         },
         is_service: number >> 6 & 1 == 1,
-        first_segment: is_tcp.then_some(segment(TcpSegment::SYN)),
+        first: if is_tcp { segment(TcpSegment::SYN, 1000, 0) } else { Segment::Other },
     }
 }
 
@@ -191,8 +200,8 @@ fn round_of(number: u32) -> u32 {
     number >> 24
 }
 
-fn segment(flags: u8) -> TcpSegment {
-    TcpSegment { seq: 1000, ack: 2000, window: 65_000, payload_len: 0, flags, window_scale: None }
+fn segment(flags: u8, seq: u32, ack: u32) -> Segment {
+    Segment::Tcp(TcpSegment { seq, ack, window: 65_000, payload_len: 0, flags, window_scale: None })
 }
 
 /// The table's memory as files, and a word by which a child says that it works, followed by its promises.
@@ -414,11 +423,8 @@ impl<'a> WriterThread<'a> {
             4 => self.packets(),
             5 | 6 => self.end_some(),
             _ => {
-                // What was promised is answered UDP.
                 let now_s = self.now_s();
-                let timeouts =
-                    Timeouts { udp_s: 5, tcp_syn_sent_s: 5, udp_stream_s: u32::MAX / 2, ..Timeouts::default() };
-                self.table.expire(&mut self.scan, 64, now_s, &timeouts, self.epochs);
+                self.table.expire(&mut self.scan, 64, now_s, &TIMEOUTS, self.epochs);
             }
         }
         self.promise();
@@ -435,7 +441,7 @@ impl<'a> WriterThread<'a> {
                 Ok(_) if is_promise(*number) => self.promising.push((*number, None)),
                 Ok(_) => self.own.push(*number),
                 // Control has to get at the cores to move the epochs.
-                Err(InsertError::TableFull { .. }) => thread::yield_now(),
+                Err(InsertError::TableFull) => thread::yield_now(),
                 Err(_) => {}
             }
         }
@@ -453,7 +459,7 @@ impl<'a> WriterThread<'a> {
             _ => {
                 self.inserts += 1;
                 let number = place(self.inserts) | OF_THREAD[self.index];
-                let promises = is_udp(number) && self.promised + self.promising.len() < KEPT_MAX;
+                let promises = is_tcp(number) && self.promised + self.promising.len() < KEPT_MAX;
                 if promises && self.random.below(64) == 0 { number | PROMISED } else { number }
             }
         }
@@ -468,12 +474,19 @@ impl<'a> WriterThread<'a> {
                 let Some(flow) = self.table.find(&direction.key) else { continue };
                 // Another one may have the translated tuple of a colliding connection by now.
                 assert!(flow.rewrite == direction.rewrite || number & 3 == COLLIDING, "{number:#x}: {flow:?}");
-                self.table.touch(&flow, self.now_s());
-                if flow.protocol == Protocol::Tcp {
-                    self.table.observe_tcp(&flow, &segment(TcpSegment::ACK));
-                }
+                self.follow(&flow, TcpSegment::ACK);
             }
         }
+    }
+
+    /// A packet of this flow; of TCP, a segment with these flags.
+    fn follow(&self, flow: &Flow, flags: u8) {
+        let segment = match (flow.protocol, flow.is_reply) {
+            (Protocol::Tcp, false) => segment(flags, 1001, 5001),
+            (Protocol::Tcp, true) => segment(flags, 5000, 1001),
+            _ => Segment::Other,
+        };
+        self.table.follow(flow, &segment, self.now_s(), &Settings { timeouts: TIMEOUTS, ..Settings::default() });
     }
 
     /// Ends some that an earlier process left, or some of its own.
@@ -498,7 +511,10 @@ impl<'a> WriterThread<'a> {
                 // Ended for being idle, or for room.
                 (None, _) => _ = self.promising.remove(0),
                 (Some(answer), None) => {
-                    self.table.touch(&answer, self.now_s());
+                    self.follow(&answer, TcpSegment::SYN | TcpSegment::ACK);
+                    if let Some(request) = self.table.find(&connection(number).original.key) {
+                        self.follow(&request, TcpSegment::ACK);
+                    }
                     self.promising[0].1 = Some(epoch);
                 }
                 // Whoever judged it before it was answered has ended his step.
@@ -518,8 +534,8 @@ fn is_promise(number: u32) -> bool {
     OF_THREAD.contains(&(number & 3)) && number & PROMISED != 0
 }
 
-fn is_udp(number: u32) -> bool {
-    connection(number).original.key.protocol == Protocol::Udp
+fn is_tcp(number: u32) -> bool {
+    connection(number).original.key.protocol == Protocol::Tcp
 }
 
 /// Knuth's linear congruential generator: repeatable, and good enough to choose.

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use super::state::Evictable;
+
 /// Cells of the count of connections; workers add to different ones, so that they do not share a line.
 const CELLS: usize = 16;
 
@@ -11,7 +13,8 @@ const CELLS: usize = 16;
 pub(super) struct Counts {
     /// Their sum is the count; one alone may be "negative".
     live: [CachePadded<AtomicU64>; CELLS],
-    evicted: AtomicU64,
+    /// By [`Evictable`].
+    evicted: [AtomicU64; Evictable::ALL.len()],
 }
 
 impl Counts {
@@ -39,12 +42,12 @@ impl Counts {
         if (sum as i64) < 0 { 0 } else { sum }
     }
 
-    pub(super) fn count_eviction(&self, cell: usize) {
+    pub(super) fn count_eviction(&self, cell: usize, kind: Evictable) {
         self.sub_live(cell);
-        self.evicted.fetch_add(1, Ordering::Relaxed);
+        self.evicted[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn evicted(&self) -> u64 {
-        self.evicted.load(Ordering::Relaxed)
+    pub(super) fn evicted(&self, kind: Evictable) -> u64 {
+        self.evicted[kind as usize].load(Ordering::Relaxed)
     }
 }

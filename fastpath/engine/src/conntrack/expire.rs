@@ -92,7 +92,7 @@ impl<F: Family> Half<F> {
         slots_of(bucket, self.tagged(bucket))
             .filter(|slot| self.entry(*slot)[F::KIND].load(Ordering::Relaxed) & KIND_REPLY == 0)
             .filter_map(|slot| self.judge(slot))
-            .filter(|judged| judged.idle_s(now_s) >= judged.state.timeout_s(timeouts))
+            .filter(|judged| judged.is_expired(now_s, timeouts))
             .filter(|judged| self.end(epochs, judged.original))
             .count() as u32
     }

@@ -1,14 +1,11 @@
-//! Look-up, and what a packet of a found flow leaves in its entry.
-//!
-//! In one go, or split so that a batch overlaps its misses of the cache: hash all and prefetch the tags, then prefetch
-//! the entries whose tags match, then find.
+//! Look-up: in one go, or split so that a batch overlaps its misses of the cache: hash all and prefetch the tags, then prefetch the
+//! entries whose tags match, then find. What a packet of a found flow leaves in its entry: `follow.rs`.
 
-use atalho_layout::state::{KIND_DNAT, KIND_REPLY, KIND_SERVICE, KIND_SNAT, SEEN};
+use atalho_layout::state::{KIND_DNAT, KIND_REPLY, KIND_SERVICE, KIND_SNAT};
 use atalho_layout::{Phase, tag};
 
-use super::family::{CTL, Family, SLOTS, STATE, TICK, V4, V6};
+use super::family::{CTL, Family, SLOTS, V4, V6};
 use super::half::Half;
-use super::tcp::{TcpSegment, Track};
 use super::{ConnTable, Flow, FlowRef};
 use crate::atomic::{AtomicU32, Ordering};
 use crate::flow::{FlowKey, Protocol};
@@ -123,38 +120,6 @@ impl<F: Family> Half<F> {
             is_service: kind & KIND_SERVICE != 0,
             peer: entry[F::PEER].load(Ordering::Relaxed),
         })
-    }
-
-    #[inline]
-    pub(super) fn touch(&self, flow: &Flow, now_s: u32) {
-        let entry = self.entry(flow.at.slot);
-        if entry[TICK].load(Ordering::Relaxed) != now_s {
-            entry[TICK].store(now_s, Ordering::Relaxed);
-        }
-        // TCP marks the direction when it follows its first segment.
-        if flow.protocol != Protocol::Tcp {
-            let state = entry[STATE].load(Ordering::Relaxed);
-            if state & SEEN == 0 {
-                entry[STATE].store(state | SEEN, Ordering::Relaxed);
-            }
-        }
-    }
-
-    #[inline]
-    pub(super) fn observe_tcp(&self, flow: &Flow, segment: &TcpSegment) {
-        let entry = self.entry(flow.at.slot);
-        let old = Track::load(entry);
-        old.after(segment, || self.peer_track(flow)).store(&old, entry);
-    }
-
-    pub(super) fn is_reusable(&self, flow: &Flow, segment: &TcpSegment) -> bool {
-        flow.protocol == Protocol::Tcp
-            && Track::load(self.entry(flow.at.slot)).is_reusable(&self.peer_track(flow), segment)
-    }
-
-    /// The other direction's record. The connection may have ended, but within a batch its slots are not reused.
-    fn peer_track(&self, flow: &Flow) -> Track {
-        if flow.peer < self.slots() { Track::load(self.entry(flow.peer)) } else { Track::default() }
     }
 }
 

@@ -11,16 +11,13 @@
 //! Why one wins: of two inserters that see each other, the higher slot never publishes before the lower one settled. If
 //! only one sees the other, it waits or gives way, and the other publishes.
 //!
-//! Full buckets: if none of their slots is already on its way to be free, the connection among them that nobody
-//! answered, or that is over, and that has been idle longest is ended. Its slots are free only after their epoch, so
-//! this packet finds no room either; its repetition will.
+//! It does not make room: `evict.rs`.
 
-use atalho_layout::state::{KIND_DNAT, KIND_REPLY, KIND_SERVICE, KIND_SNAT, SEEN};
+use atalho_layout::state::{KIND_DNAT, KIND_REPLY, KIND_SERVICE, KIND_SNAT};
 use atalho_layout::{Phase, SECRET_WORDS};
 
 use super::epochs::Epochs;
-use super::family::{CTL, Family, KEY, SLOTS, TICK};
-use super::find::slots_of;
+use super::family::{CTL, Family, KEY, TICK};
 use super::half::{Claim, Half};
 use super::tcp::Track;
 use super::{Direction, Flow, FlowRef, NewConnection};
@@ -47,8 +44,8 @@ pub enum InsertError {
     Exists { is_reply: bool, flow: Flow },
     /// Another inserter of the same key did not finish in time.
     Contention,
-    /// Both buckets of a direction are full. With `evicted`, a connection was ended to make room for the repetition.
-    TableFull { evicted: bool },
+    /// Both buckets of a direction are full. Room was made for the repetition if there was anybody to go.
+    TableFull,
     /// Key or translation has addresses of two families.
     MixedFamilies,
     /// Both directions have the same key, so answers could not be told from requests.
@@ -82,7 +79,7 @@ impl<F: Family> Half<F> {
         new: &NewConnection,
         now_s: u32,
     ) -> Result<Inserted, InsertError> {
-        let original = Side::<F>::new(secret, &new.original, new.is_service, first_track(new))?;
+        let original = Side::<F>::new(secret, &new.original, new.is_service, Track::beginning(&new.first, now_s))?;
         let mut reply = Side::<F>::new(secret, &new.reply, new.is_service, Track::default())?;
         reply.flags |= KIND_REPLY;
         if original.key == reply.key {
@@ -122,11 +119,11 @@ impl<F: Family> Half<F> {
 
     fn claim_both(&self, original: &Side<F>, reply: &Side<F>, epochs: &Epochs) -> Result<(Claim, Claim), InsertError> {
         let Some(to) = self.claim(original.hash, epochs) else {
-            return Err(InsertError::TableFull { evicted: self.evict(original.hash, epochs) });
+            return Err(InsertError::TableFull);
         };
         let Some(back) = self.claim(reply.hash, epochs) else {
             self.retract(&to);
-            return Err(InsertError::TableFull { evicted: self.evict(reply.hash, epochs) });
+            return Err(InsertError::TableFull);
         };
         Ok((to, back))
     }
@@ -204,24 +201,6 @@ impl<F: Family> Half<F> {
             false
         })
     }
-
-    /// Ends the connection of these buckets that matters least; see the module's text.
-    fn evict(&self, hash: u32, epochs: &Epochs) -> bool {
-        let slots = || self.pair(hash).into_iter().flat_map(|bucket| slots_of(bucket, u16::MAX >> (16 - SLOTS)));
-        let is_coming_free =
-            |slot| matches!(Phase::of(self.entry(slot)[CTL].load(Ordering::Relaxed)), Phase::Dying | Phase::Claimed);
-        if slots().any(is_coming_free) {
-            return false;
-        }
-        let Some(now_s) = slots().map(|slot| self.entry(slot)[TICK].load(Ordering::Relaxed)).reduce(later) else {
-            return false;
-        };
-        let idlest = slots()
-            .filter_map(|slot| self.judge(slot))
-            .filter(|judged| judged.state.is_evictable())
-            .max_by_key(|judged| judged.idle_s(now_s));
-        idlest.is_some_and(|judged| self.end(epochs, judged.original))
-    }
 }
 
 enum Rival {
@@ -233,14 +212,6 @@ enum Rival {
 /// The later of two ticks.
 pub(super) fn later(a: u32, b: u32) -> u32 {
     if (b.wrapping_sub(a) as i32) > 0 { b } else { a }
-}
-
-/// The record of the original direction after the first packet.
-fn first_track(new: &NewConnection) -> Track {
-    match &new.first_segment {
-        Some(segment) => Track::default().after(segment, Track::default),
-        None => Track { state: SEEN, ..Track::default() },
-    }
 }
 
 impl<F: Family> Side<F> {

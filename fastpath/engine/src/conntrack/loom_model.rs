@@ -19,7 +19,7 @@ use super::epochs::Epochs;
 use super::family::{CTL, Family, SLOTS, TICK, V4};
 use super::half::Half;
 use super::repair::TableCheck;
-use super::{Direction, FlowRef, InsertError, Inserted, NewConnection, Rewrite};
+use super::{Direction, FlowRef, InsertError, Inserted, NewConnection, Rewrite, Segment};
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::flow::{FlowKey, Protocol};
 use crate::tables::Timeouts;
@@ -68,7 +68,7 @@ fn connection(n: u8, reply: u8) -> NewConnection {
         original: direction(request, answer.reversed()),
         reply: direction(answer, request.reversed()),
         is_service: true,
-        first_segment: None,
+        first: Segment::Other,
     }
 }
 

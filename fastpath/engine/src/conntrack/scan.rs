@@ -51,9 +51,9 @@ impl<F: Family> Half<F> {
             reply: Self::direction(reply_entry)?,
             protocol: judged.protocol,
             is_service: kind & KIND_SERVICE != 0,
-            state: judged.state,
-            original_seen_s: judged.original_seen_s,
-            reply_seen_s: judged.reply_seen_s,
+            state: judged.state(),
+            original_seen_s: judged.original_side.seen_s,
+            reply_seen_s: judged.reply_side.seen_s,
         };
         // An original that stood all the time had this reply all the time.
         (judged.original.sequence == ctl >> 8

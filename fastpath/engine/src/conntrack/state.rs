@@ -1,93 +1,122 @@
 //! What state a connection is in. Nobody stores it: each direction records what it has sent, in its own entry, and the
 //! state is a pure function of both records. So no word of the table has two writers.
 
-use atalho_layout::state::{ACKED, FIN, RST, SEEN, SYN};
+use atalho_layout::state::SEEN;
 
+use super::insert::later;
+use super::sctp::SctpState;
+use super::tcp::{TcpState, Track};
 use crate::flow::Protocol;
 use crate::tables::Timeouts;
 
-/// The states that have a timeout of their own; names as in netfilter where it has them.
+/// Seconds after its admission from which on a UDP flow that was answered counts as a stream: netfilter wants more than
+/// two, and these are whole ones.
+const STREAM_FROM_S: u32 = 2;
+
+/// One direction of a connection, as it was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Side {
+    pub track: Track,
+    /// Kernel coarse seconds of its last packet.
+    pub seen_s: u32,
+}
+
+impl Side {
+    pub(super) fn spoke_after(&self, other: &Self) -> bool {
+        later(self.seen_s, other.seen_s) != other.seen_s
+    }
+}
+
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConnectionState {
-    /// TCP: a SYN, or a segment from the middle of a connection, and no answer yet.
-    SynSent,
-    /// TCP: SYN answered, the answer not acknowledged.
-    SynRecv,
-    Established,
-    /// TCP: one side has sent its FIN.
-    FinWait,
-    /// TCP: both have.
-    TimeWait,
-    /// TCP: reset.
-    Close,
-    /// UDP, SCTP: nothing came back yet.
+    Tcp(TcpState),
+    Sctp(SctpState),
+    /// UDP: nothing came back yet.
     Unanswered,
-    /// UDP, SCTP: packets went both ways.
+    /// UDP: an answer came.
     Answered,
+    /// UDP: packets went both ways, and not only for a moment.
+    Stream,
     Icmp,
+    Icmpv6,
+}
+
+/// Why a connection may have to go when its buckets are full, first those that go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Evictable {
+    /// Nobody has answered it, or its handshake is not through.
+    Unanswered,
+    /// It is over.
+    Closing,
+    /// UDP or ICMP, answered.
+    Datagram,
+}
+
+impl Evictable {
+    pub const ALL: [Self; 3] = [Self::Unanswered, Self::Closing, Self::Datagram];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unanswered => "unanswered",
+            Self::Closing => "closing",
+            Self::Datagram => "datagram",
+        }
+    }
 }
 
 impl ConnectionState {
-    /// The state of a connection by the `STATE` words of its two directions.
-    pub fn of(protocol: Protocol, original: u32, reply: u32) -> Self {
+    pub(super) fn of(protocol: Protocol, original: &Side, reply: &Side) -> Self {
         match protocol {
-            Protocol::Tcp => Self::of_tcp(original, reply),
-            Protocol::Udp | Protocol::Sctp if reply & SEEN == 0 => Self::Unanswered,
-            Protocol::Udp | Protocol::Sctp => Self::Answered,
-            Protocol::Icmp | Protocol::Icmpv6 => Self::Icmp,
-        }
-    }
-
-    fn of_tcp(original: u32, reply: u32) -> Self {
-        if (original | reply) & RST != 0 {
-            Self::Close
-        } else if original & reply & FIN != 0 {
-            Self::TimeWait
-        } else if (original | reply) & FIN != 0 {
-            Self::FinWait
-        } else if reply & SEEN == 0 {
-            Self::SynSent
-        } else if reply & SYN != 0 && original & ACKED == 0 {
-            Self::SynRecv
-        } else {
-            Self::Established
+            Protocol::Tcp => Self::Tcp(TcpState::of(&original.track, &reply.track)),
+            Protocol::Sctp => Self::Sctp(SctpState::of(&original.track, &reply.track)),
+            Protocol::Udp if reply.track.state & SEEN == 0 => Self::Unanswered,
+            Protocol::Udp => {
+                let lasted_s = later(original.seen_s, reply.seen_s).wrapping_sub(original.track.end);
+                if lasted_s >= STREAM_FROM_S { Self::Stream } else { Self::Answered }
+            }
+            Protocol::Icmp => Self::Icmp,
+            Protocol::Icmpv6 => Self::Icmpv6,
         }
     }
 
     /// Seconds without a packet of either direction after which the connection goes.
-    pub fn timeout_s(self, timeouts: &Timeouts) -> u32 {
+    pub(super) fn timeout_s(self, original: &Side, reply: &Side, timeouts: &Timeouts) -> u32 {
         match self {
-            Self::SynSent => timeouts.tcp_syn_sent_s,
-            Self::SynRecv => timeouts.tcp_syn_recv_s,
-            Self::Established => timeouts.tcp_established_s,
-            Self::FinWait => timeouts.tcp_fin_wait_s,
-            Self::TimeWait => timeouts.tcp_time_wait_s,
-            Self::Close => timeouts.tcp_close_s,
-            Self::Unanswered => timeouts.udp_s,
-            Self::Answered => timeouts.udp_stream_s,
+            Self::Tcp(state) => state.timeout_s(original, reply, timeouts),
+            Self::Sctp(state) => state.timeout_s(timeouts),
+            Self::Unanswered | Self::Answered => timeouts.udp_s,
+            Self::Stream => timeouts.udp_stream_s,
             Self::Icmp => timeouts.icmp_s,
+            Self::Icmpv6 => timeouts.icmpv6_s,
         }
     }
 
-    /// Whether it may be ended early when its buckets are full: nobody has answered it, or it is over.
-    pub(super) fn is_evictable(self) -> bool {
+    /// As what it may be ended early when its buckets are full; `None`: never.
+    pub(super) fn evictable(self, original: &Side, reply: &Side) -> Option<Evictable> {
+        let is_answered = reply.track.state & SEEN != 0;
         match self {
-            Self::SynSent | Self::SynRecv | Self::TimeWait | Self::Close | Self::Unanswered | Self::Icmp => true,
-            Self::Established | Self::FinWait | Self::Answered => false,
+            Self::Tcp(TcpState::Close | TcpState::TimeWait | TcpState::LastAck) => Some(Evictable::Closing),
+            Self::Sctp(_) if SctpState::is_over(&original.track, &reply.track) => Some(Evictable::Closing),
+            _ if !is_answered => Some(Evictable::Unanswered),
+            Self::Tcp(TcpState::SynRecv | TcpState::SynSent2) => Some(Evictable::Unanswered),
+            Self::Tcp(_) => None,
+            Self::Sctp(SctpState::Closed | SctpState::CookieWait | SctpState::CookieEchoed) => {
+                Some(Evictable::Unanswered)
+            }
+            Self::Sctp(_) => None,
+            _ => Some(Evictable::Datagram),
         }
     }
 
     pub const fn name(self) -> &'static str {
         match self {
-            Self::SynSent => "SYN_SENT",
-            Self::SynRecv => "SYN_RECV",
-            Self::Established => "ESTABLISHED",
-            Self::FinWait => "FIN_WAIT",
-            Self::TimeWait => "TIME_WAIT",
-            Self::Close => "CLOSE",
+            Self::Tcp(state) => state.name(),
+            Self::Sctp(state) => state.name(),
             Self::Unanswered => "UNREPLIED",
-            Self::Answered => "ASSURED",
-            Self::Icmp => "ICMP",
+            Self::Answered => "REPLIED",
+            Self::Stream => "ASSURED",
+            Self::Icmp | Self::Icmpv6 => "ICMP",
         }
     }
 }
@@ -97,27 +126,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tcp_states_follow_from_both_records() {
-        for (original, reply, expected) in [
-            (SEEN | SYN, 0, ConnectionState::SynSent),
-            (SEEN | ACKED, 0, ConnectionState::SynSent),
-            (SEEN | SYN, SEEN | SYN | ACKED, ConnectionState::SynRecv),
-            (SEEN | SYN | ACKED, SEEN | SYN | ACKED, ConnectionState::Established),
-            (SEEN | ACKED, SEEN | ACKED, ConnectionState::Established),
-            (SEEN | SYN | ACKED | FIN, SEEN | SYN | ACKED, ConnectionState::FinWait),
-            (SEEN | SYN | ACKED, SEEN | SYN | ACKED | FIN, ConnectionState::FinWait),
-            (SEEN | SYN | ACKED | FIN, SEEN | SYN | ACKED | FIN, ConnectionState::TimeWait),
-            (SEEN | SYN, SEEN | RST, ConnectionState::Close),
-        ] {
-            assert_eq!(ConnectionState::of(Protocol::Tcp, original, reply), expected, "{original:#x} {reply:#x}");
-        }
-    }
-
-    #[test]
-    fn udp_needs_an_answer_to_live_longer_and_icmp_has_one_state() {
+    fn udp_needs_an_answer_and_two_seconds_to_live_longer() {
         let timeouts = Timeouts::default();
-        let state = |protocol, reply| ConnectionState::of(protocol, SEEN, reply).timeout_s(&timeouts);
-        assert_eq!((state(Protocol::Udp, 0), state(Protocol::Udp, SEEN)), (30, 120));
-        assert_eq!((state(Protocol::Icmp, 0), state(Protocol::Icmpv6, SEEN)), (30, 30));
+        let side = |state, seen_s| Side { track: Track { state, end: 100, ..Track::default() }, seen_s };
+        for (reply, seen_s, expected) in [
+            (0, 109, (ConnectionState::Unanswered, 30)),
+            (SEEN, 101, (ConnectionState::Answered, 30)),
+            (SEEN, 102, (ConnectionState::Stream, 120)),
+        ] {
+            let (original, reply) = (side(SEEN, seen_s), side(reply, 100));
+            let state = ConnectionState::of(Protocol::Udp, &original, &reply);
+            assert_eq!((state, state.timeout_s(&original, &reply, &timeouts)), expected);
+        }
     }
 }

@@ -1,17 +1,35 @@
-//! TCP as the table follows it: what each direction has sent, in four words of its own entry.
+//! TCP as the table follows it: what each direction has sent, in four words of its own entry, and what the next segment
+//! is to its connection ([`Track::follow`]).
 //!
 //! The words are those of netfilter's window tracking (nf_conntrack_proto_tcp.c; van Rooij, "Real Stateful TCP Packet
-//! Filtering in IP Filter", 2001). They decide whether a reset or a FIN counts (RFC 5961: a blind one changes nothing)
-//! and whether a SYN may reuse the tuple. No packet is refused by the window yet, and a segment with a false sequence
-//! number still moves the words.
+//! Filtering in IP Filter", 2001), with one difference: netfilter writes what a receiver allows into the sender's record,
+//! here every word has one writer, so the sender's limit is computed from what the receiver has acknowledged and
+//! offered (`window.rs`). A segment reads both directions and writes its own.
+//!
+//! No tolerance for two workers is needed: whatever answers a segment was sent after that segment had left us, and so
+//! after its words were stored.
+//!
+//! What RFC 5961 asks of an endpoint is asked here too: a segment outside the window is refused and changes nothing; a
+//! reset counts only where it stands exactly, and one elsewhere in the window goes on to be challenged; so does a SYN
+//! on a connection that is up. Selective acknowledgments are not read: what they allow beyond the cumulative one, a
+//! sender does not use.
 
-use atalho_layout::state::{ACKED, FIN, RST, SEEN, SYN, WSCALE, WSCALE_SHIFT};
+mod state;
+mod window;
+
+use atalho_layout::state::{ACKED, FIN, PLAIN, REPEATS, REPEATS_SHIFT, RST, SEEN, SYN, WSCALE, WSCALE_SHIFT};
 
 use super::family::{STATE, WIN_ACK, WIN_END, WIN_MAX};
 use crate::atomic::{AtomicU32, Ordering};
+use crate::verdict::DropReason;
+
+pub use self::state::TcpState;
 
 /// Largest shift of the window scale option (RFC 7323 section 2.3).
 const SHIFT_MAX: u8 = 14;
+
+/// Segments in a row that bring nothing new before a connection counts as stalled (netfilter's tcp_max_retrans).
+const REPEATS_MAX: u32 = 3;
 
 /// What the table has to know of one TCP segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +46,18 @@ pub struct TcpSegment {
     pub window_scale: Option<u8>,
 }
 
+/// What a segment does, by its flags; the first that holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Reset,
+    Syn,
+    SynAck,
+    Fin,
+    Ack,
+    /// No flag that a segment must have.
+    Nonsense,
+}
+
 impl TcpSegment {
     pub const FIN: u8 = 0x01;
     pub const SYN: u8 = 0x02;
@@ -39,15 +69,21 @@ impl TcpSegment {
         self.flags & flags == flags
     }
 
-    /// A SYN that asks for a new connection.
-    pub const fn is_first(&self) -> bool {
-        self.flags & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN
-    }
-
     /// The sequence number after it; SYN and FIN take one each.
     const fn end(&self) -> u32 {
         let flags = (self.flags & Self::SYN != 0) as u32 + (self.flags & Self::FIN != 0) as u32;
         self.seq.wrapping_add(self.payload_len).wrapping_add(flags)
+    }
+
+    const fn kind(&self) -> Kind {
+        match self.flags & (Self::SYN | Self::ACK | Self::RST | Self::FIN) {
+            flags if flags & Self::RST != 0 => Kind::Reset,
+            Self::SYN => Kind::Syn,
+            flags if flags & Self::SYN != 0 => Kind::SynAck,
+            flags if flags & Self::ACK == 0 => Kind::Nonsense,
+            flags if flags & Self::FIN != 0 => Kind::Fin,
+            _ => Kind::Ack,
+        }
     }
 }
 
@@ -60,7 +96,23 @@ pub(super) struct Track {
     pub window: u32,
 }
 
+/// What a segment is to its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It belongs, and these are its direction's words from now on.
+    Follows(Track),
+    /// It goes on and changes nothing: its receiver is to judge it.
+    Passes,
+    /// The connection is over, and it begins a new one.
+    Over,
+    Refused(DropReason),
+}
+
+const OUT_OF_WINDOW: Step = Step::Refused(DropReason::TcpOutOfWindow);
+const BAD_STATE: Step = Step::Refused(DropReason::TcpBadState);
+
 impl Track {
+    #[inline]
     pub(super) fn load(entry: &[AtomicU32]) -> Self {
         Self {
             state: entry[STATE].load(Ordering::Relaxed),
@@ -71,6 +123,7 @@ impl Track {
     }
 
     /// Stores the words that differ from `old`; a line that nobody changes stays in every core's cache.
+    #[inline]
     pub(super) fn store(&self, old: &Self, entry: &[AtomicU32]) {
         for (word, new, old) in [
             (STATE, self.state, old.state),
@@ -84,218 +137,214 @@ impl Track {
         }
     }
 
-    /// This direction after one more segment. `peer` reads the other direction, which costs a cache line and is needed
-    /// for the rare segments only.
-    #[must_use]
-    pub(super) fn after(self, segment: &TcpSegment, peer: impl FnOnce() -> Self) -> Self {
-        if segment.has(TcpSegment::RST) {
-            return if self.reset_counts(segment, &peer()) {
-                Self { state: self.state | SEEN | RST, ..self }
-            } else {
-                self
+    /// The record of the direction whose segment begins a connection: a SYN, or any other that is picked up.
+    pub(super) fn first(segment: &TcpSegment) -> Self {
+        match segment.kind() {
+            Kind::Syn => Self::of_syn(segment),
+            _ => Self::picked_up(segment),
+        }
+    }
+
+    /// What `segment` of this direction is to the connection whose other direction is `peer`. `is_reply`: this is the
+    /// direction of the answers. `liberal`: only resets are refused for their sequence number.
+    #[inline]
+    pub(super) fn follow(&self, peer: &Self, is_reply: bool, liberal: bool, segment: &TcpSegment) -> Step {
+        match segment.kind() {
+            Kind::Ack | Kind::Fin => self.follow_data(peer, is_reply, liberal, segment),
+            Kind::Reset => self.follow_reset(peer, segment),
+            Kind::Syn if self.is_reusable(peer, segment) => Step::Over,
+            Kind::Syn => self.follow_syn(peer, is_reply, segment),
+            Kind::SynAck => self.follow_syn_ack(peer, is_reply, segment),
+            Kind::Nonsense => BAD_STATE,
+        }
+    }
+
+    /// Data, acknowledgments and FIN.
+    #[inline]
+    fn follow_data(&self, peer: &Self, is_reply: bool, liberal: bool, segment: &TcpSegment) -> Step {
+        if self.state & peer.state & ACKED == 0 {
+            let is_ack = segment.kind() == Kind::Ack;
+            let is_opening = (self.state | peer.state) & ACKED == 0;
+            match is_reply {
+                // Before the other side has answered there is nothing to acknowledge.
+                false if self.state & SYN != 0 && is_opening => return BAD_STATE,
+                // What is left of an old connection answers a SYN: its client sends a reset (RFC 9293 section 3.5.1).
+                true if is_opening => return if is_ack { Step::Passes } else { BAD_STATE },
+                // A connection that was picked up and whose other direction nobody has seen.
+                false if peer.state & SEEN == 0 => return Step::Follows(self.with(segment)),
+                _ => {}
+            }
+        }
+        if self.state & SEEN == 0 {
+            // The first segment of a picked up connection's other direction.
+            let is_plausible = liberal || peer.takes_ack(segment.ack, self.window_to(peer));
+            return if is_plausible { Step::Follows(Self::picked_up(segment)) } else { OUT_OF_WINDOW };
+        }
+        if self.is_in_window(peer, segment) {
+            Step::Follows(self.with(segment))
+        } else if liberal {
+            Step::Follows(self.with_flags(segment))
+        } else {
+            OUT_OF_WINDOW
+        }
+    }
+
+    /// SYN without ACK.
+    fn follow_syn(&self, peer: &Self, is_reply: bool, segment: &TcpSegment) -> Step {
+        let end = segment.end();
+        let is_simultaneous = (self.state | peer.state) & ACKED == 0 && peer.state & SYN != 0;
+        match (is_reply, self.state & SEEN != 0) {
+            // Both sides call at once (RFC 9293 section 3.5, figure 7), and repeat it.
+            (true, false) if is_simultaneous => Step::Follows(Self::of_syn(segment)),
+            (_, true) if is_simultaneous => {
+                if end == self.end {
+                    Step::Passes
+                } else {
+                    OUT_OF_WINDOW
+                }
+            }
+            // Who answers does not call.
+            (true, _) => BAD_STATE,
+            // Nobody has answered: the same call again, or a new one from the same port.
+            (false, _) if peer.state & SEEN == 0 && self.state & SYN != 0 => {
+                if end == self.end {
+                    Step::Passes
+                } else if is_after(end, self.end) {
+                    Step::Follows(Self::of_syn(segment))
+                } else {
+                    OUT_OF_WINDOW
+                }
+            }
+            // A client that has forgotten the connection, or a forger: the server's challenge tells (RFC 5961 section 4).
+            (false, _) => Step::Passes,
+        }
+    }
+
+    fn follow_syn_ack(&self, peer: &Self, is_reply: bool, segment: &TcpSegment) -> Step {
+        let is_answer = is_reply && self.state & SEEN == 0 && peer.state & (SYN | ACKED) == SYN;
+        // Both have called, this one answers now.
+        let is_crossing = self.state & (SYN | ACKED) == SYN && peer.state & SYN != 0 && segment.end() == self.end;
+        if is_answer || is_crossing {
+            // Of a SYN with data the data may be left out. What answers an older SYN goes on: its client resets it
+            // (RFC 9293 section 3.5, figure 8).
+            let is_right = peer.state & ACKED != 0 || is_after(segment.ack, peer.ack);
+            return match peer.takes_ack(segment.ack, 0) {
+                true if is_right => Step::Follows(Self::of_syn(segment)),
+                true => Step::Passes,
+                false => OUT_OF_WINDOW,
             };
         }
-        let mut next = Self { state: self.state | SEEN, ..self };
-        let end = segment.end();
-        let window = u32::from(segment.window);
-        if segment.has(TcpSegment::SYN) && self.state & ACKED == 0 {
-            // The first SYN, its repetition, or a client that tries anew from the same port.
-            next.state = SEEN | SYN;
-            if let Some(shift) = segment.window_scale {
-                next.state |= WSCALE | u32::from(shift.min(SHIFT_MAX)) << WSCALE_SHIFT;
-            }
-            (next.end, next.window) = (end, window);
-        } else if self.state & SEEN == 0 {
-            (next.end, next.window) = (end, window);
+        // Repeated, or the answer to a SYN that was let through.
+        if is_reply || peer.state & SEEN != 0 { Step::Passes } else { BAD_STATE }
+    }
+
+    /// A reset counts if it stands exactly where the receiver expects the next byte: at the highest acknowledgment that
+    /// came from there, or right after the last byte sent (RFC 5961 section 3.2); or if it answers a first segment.
+    fn follow_reset(&self, peer: &Self, segment: &TcpSegment) -> Step {
+        let closed = Step::Follows(Self { state: self.state | SEEN | RST, ..*self });
+        let is_expected = peer.state & ACKED != 0 && segment.seq == peer.ack;
+        let is_next = self.state & SEEN != 0 && segment.seq == self.end;
+        if peer.state & SEEN == 0 {
+            // A client that has called and gives up, or whose call met the remains of an old connection.
+            return if is_next { closed } else { Step::Passes };
+        }
+        if self.state & SEEN == 0 && !is_expected {
+            let is_answer = segment.has(TcpSegment::ACK) && segment.ack == peer.end;
+            return if is_answer { closed } else { OUT_OF_WINDOW };
+        }
+        // Some stacks set the flag and leave the number 0.
+        let acknowledges = segment.has(TcpSegment::ACK) && segment.ack != 0;
+        if acknowledges && !peer.takes_ack(segment.ack, self.window_to(peer)) {
+            OUT_OF_WINDOW
+        } else if is_expected || is_next {
+            closed
+        } else if self.may_challenge(peer, segment) {
+            Step::Passes
         } else {
-            if segment.has(TcpSegment::FIN) && self.state & FIN == 0 && self.fin_counts(segment, &peer()) {
-                next.state |= FIN;
-            }
-            if is_after(end, self.end) {
-                next.end = end;
-            }
-            next.window = self.window.max(window);
+            OUT_OF_WINDOW
         }
-        if self.state & SEEN == 0 && segment.has(TcpSegment::FIN) {
-            next.state |= FIN;
+    }
+
+    /// The record of a direction that has sent nothing but this SYN.
+    fn of_syn(segment: &TcpSegment) -> Self {
+        let mut state = SEEN | SYN;
+        if let Some(shift) = segment.window_scale {
+            state |= WSCALE | u32::from(shift.min(SHIFT_MAX)) << WSCALE_SHIFT;
         }
+        // Until there is something to acknowledge, the word keeps where the count began.
+        let mut ack = segment.seq;
         if segment.has(TcpSegment::ACK) {
-            if self.state & ACKED == 0 || is_after(segment.ack, self.ack) {
-                next.ack = segment.ack;
-            }
-            next.state |= ACKED;
+            state |= ACKED;
+            ack = segment.ack;
         }
+        Self { state, end: segment.end(), ack, window: segment.window.into() }
+    }
+
+    /// The record of a direction whose beginning was not seen.
+    fn picked_up(segment: &TcpSegment) -> Self {
+        Self { state: SEEN | PLAIN | ACKED, end: segment.end(), ack: segment.ack, window: segment.window.into() }
+            .with_flags(segment)
+    }
+
+    /// This direction after one more segment that is in the window, SYN aside.
+    #[inline]
+    fn with(&self, segment: &TcpSegment) -> Self {
+        let (end, window) = (segment.end(), u32::from(segment.window));
+        let mut next = self.with_flags(segment);
+        if self.state & PLAIN == 0 {
+            // The window of a SYN is never scaled (RFC 7323 section 2.2), all others are.
+            next.window = window;
+        } else if window > self.window {
+            next.window = window;
+        }
+        if is_after(end, self.end) {
+            next.end = end;
+        }
+        if self.state & ACKED == 0 || is_after(segment.ack, self.ack) {
+            next.ack = segment.ack;
+        }
+        let is_new = next.end != self.end || next.ack != self.ack || next.window != self.window;
+        let repeats = (self.state & REPEATS) >> REPEATS_SHIFT;
+        let repeats = if is_new { 0 } else { (repeats + 1).min(REPEATS_MAX) };
+        next.state = next.state & !REPEATS | repeats << REPEATS_SHIFT;
         next
     }
 
-    /// A reset counts if it stands exactly where the receiver expects the next byte: at the highest acknowledgment
-    /// that came from there, or right after the last byte sent (RFC 5961 section 3.2); or if it answers a first segment.
-    fn reset_counts(&self, segment: &TcpSegment, peer: &Self) -> bool {
-        let is_expected = peer.state & ACKED != 0 && segment.seq == peer.ack;
-        let is_next = self.state & SEEN != 0 && segment.seq == self.end;
-        let is_answer = self.state & SEEN == 0 && segment.has(TcpSegment::ACK) && segment.ack == peer.end;
-        is_expected || is_next || is_answer
-    }
-
-    /// A FIN counts if it lies within what the other side lets this one send. Segments before it may be missing: they
-    /// come again, the FIN perhaps does not.
-    fn fin_counts(&self, segment: &TcpSegment, peer: &Self) -> bool {
-        let limit = peer.ack.wrapping_add(peer.scaled_window(self).max(1));
-        !is_after(self.end, segment.end()) && (peer.state & ACKED == 0 || !is_after(segment.seq, limit))
-    }
-
-    /// The largest window that this direction has offered, bytes. Scaling holds only if both sides asked for it; who did
-    /// is unknown if the connection was picked up in the middle, then the largest shift is assumed.
-    fn scaled_window(&self, other: &Self) -> u32 {
-        let shift = if self.state & other.state & SYN == 0 {
-            u32::from(SHIFT_MAX)
-        } else if self.state & other.state & WSCALE != 0 {
-            self.state >> WSCALE_SHIFT & 0xf
-        } else {
-            0
-        };
-        self.window << shift
-    }
-
-    /// Whether a first SYN of this direction may replace a connection that is over (RFC 9293 section 3.6.1: the sequence
-    /// number must lie beyond the old connection's).
-    pub(super) fn is_reusable(&self, peer: &Self, segment: &TcpSegment) -> bool {
-        if !segment.is_first() {
-            return false;
+    /// Only what its flags say.
+    #[inline]
+    fn with_flags(&self, segment: &TcpSegment) -> Self {
+        let mut state = self.state | SEEN | PLAIN | ACKED;
+        // What stands before data that was sent already is no end.
+        if segment.has(TcpSegment::FIN) && !is_after(self.end, segment.end()) {
+            state |= FIN;
         }
+        Self { state, ..*self }
+    }
+
+    /// Whether all that this direction sent has been acknowledged by `peer`.
+    pub(super) fn is_acknowledged_by(&self, peer: &Self) -> bool {
+        peer.state & ACKED != 0 && !is_after(self.end, peer.ack)
+    }
+
+    /// Whether the last segments of this direction brought nothing new.
+    pub(super) fn repeats_itself(&self) -> bool {
+        (self.state & REPEATS) >> REPEATS_SHIFT == REPEATS_MAX
+    }
+
+    /// Whether a SYN of this direction may replace a connection that is over: after a reset any, after both FINs
+    /// were acknowledged one whose sequence number lies beyond the old connection's (RFC 9293 section 3.6.1).
+    fn is_reusable(&self, peer: &Self, segment: &TcpSegment) -> bool {
         let is_reset = (self.state | peer.state) & RST != 0;
-        let both_ended = self.state & peer.state & FIN != 0;
+        let both_ended =
+            self.state & peer.state & FIN != 0 && self.is_acknowledged_by(peer) && peer.is_acknowledged_by(self);
         is_reset || both_ended && is_after(segment.seq, self.end)
     }
 }
 
-/// Whether `a` lies behind `b` on the circle of sequence numbers (RFC 9293 section 3.4).
+/// Whether sequence number `a` comes after `b` (RFC 9293 section 3.4: modulo 2^32).
 const fn is_after(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) > 0
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::super::state::ConnectionState;
-    use super::*;
-    use crate::flow::Protocol;
-
-    /// Both directions of one connection; segments are (flags, seq, ack, bytes).
-    #[derive(Default, Clone, Copy)]
-    struct Pair {
-        client: Track,
-        server: Track,
-    }
-
-    impl Pair {
-        fn client(&mut self, flags: u8, seq: u32, ack: u32, payload_len: u32) -> &mut Self {
-            let peer = self.server;
-            self.client = self.client.after(&segment(flags, seq, ack, payload_len), || peer);
-            self
-        }
-
-        fn server(&mut self, flags: u8, seq: u32, ack: u32, payload_len: u32) -> &mut Self {
-            let peer = self.client;
-            self.server = self.server.after(&segment(flags, seq, ack, payload_len), || peer);
-            self
-        }
-
-        fn state(&self) -> ConnectionState {
-            ConnectionState::of(Protocol::Tcp, self.client.state, self.server.state)
-        }
-
-        fn established() -> Self {
-            let mut pair = Self::default();
-            pair.client(SYN, u32::MAX, 0, 0).server(SYN | ACK, 5000, 0, 0).client(ACK, 0, 5001, 0);
-            assert_eq!(pair.state(), ConnectionState::Established);
-            pair
-        }
-    }
-
-    const FIN: u8 = TcpSegment::FIN;
-    const SYN: u8 = TcpSegment::SYN;
-    const RST: u8 = TcpSegment::RST;
-    const ACK: u8 = TcpSegment::ACK;
-
-    fn segment(flags: u8, seq: u32, ack: u32, payload_len: u32) -> TcpSegment {
-        let window_scale = (flags & SYN != 0).then_some(7);
-        TcpSegment { seq, ack, window: 500, payload_len, flags, window_scale }
-    }
-
-    #[test]
-    fn a_connection_lives_from_syn_to_time_wait_across_the_wrap_of_its_sequence() {
-        let mut pair = Pair::default();
-        assert_eq!(pair.client(SYN, u32::MAX, 0, 0).state(), ConnectionState::SynSent);
-        assert_eq!(pair.server(SYN | ACK, 5000, 0, 0).state(), ConnectionState::SynRecv);
-        assert_eq!(pair.client(ACK, 0, 5001, 0).state(), ConnectionState::Established);
-        pair.client(ACK, 0, 5001, 100).server(ACK, 5001, 100, 200);
-        assert_eq!((pair.client.end, pair.server.end, pair.server.ack), (100, 5201, 100));
-        assert_eq!(pair.client(FIN | ACK, 100, 5201, 0).state(), ConnectionState::FinWait);
-        assert_eq!(pair.server(ACK, 5201, 101, 50).state(), ConnectionState::FinWait);
-        assert_eq!(pair.server(FIN | ACK, 5251, 101, 0).state(), ConnectionState::TimeWait);
-    }
-
-    #[test]
-    fn a_blind_reset_or_fin_changes_nothing_and_an_exact_reset_closes() {
-        let mut pair = Pair::established();
-        pair.client(ACK, 0, 5001, 100).server(ACK, 5001, 100, 0);
-        for seq in [99, 101, 60_000, 1 << 31, u32::MAX] {
-            assert_eq!(pair.client(RST, seq, 0, 0).state(), ConnectionState::Established, "{seq}");
-        }
-        for seq in [1 << 30, 1 << 31, 0x8000_1000, u32::MAX - 5] {
-            assert_eq!(
-                pair.server(FIN | ACK, 5001u32.wrapping_add(seq), 100, 0).state(),
-                ConnectionState::Established,
-                "{seq}"
-            );
-            // A false segment still moves the words; put them back.
-            pair.server.end = 5001;
-        }
-        let mut after_all_sent = pair;
-        assert_eq!(after_all_sent.client(RST, 100, 0, 0).state(), ConnectionState::Close);
-        // 100 more bytes are under way and the client dies: its reset stands at the last acknowledgment or at the end.
-        pair.client(ACK, 100, 5001, 100);
-        let mut at_the_ack = pair;
-        assert_eq!(at_the_ack.client(RST, 100, 0, 0).state(), ConnectionState::Close);
-        assert_eq!(pair.client(RST | ACK, 200, 5001, 0).state(), ConnectionState::Close);
-    }
-
-    #[test]
-    fn a_refused_connection_closes_only_by_a_reset_that_acknowledges_the_syn() {
-        let mut pair = Pair::default();
-        pair.client(SYN, 700, 0, 0);
-        assert_eq!(pair.server(RST | ACK, 0, 700, 0).state(), ConnectionState::SynSent);
-        assert_eq!(pair.server(RST | ACK, 0, 701, 0).state(), ConnectionState::Close);
-    }
-
-    #[test]
-    fn a_fin_that_overtakes_lost_data_counts_inside_the_window() {
-        let mut pair = Pair::established();
-        // 1000 bytes before it are lost; the window is 500 << 7.
-        assert_eq!(pair.client(FIN | ACK, 1000, 5001, 10).state(), ConnectionState::FinWait);
-    }
-
-    #[test]
-    fn only_a_fresh_syn_beyond_the_old_sequence_reuses_a_finished_tuple() {
-        let mut pair = Pair::established();
-        let reusable = |pair: &Pair, segment| pair.client.is_reusable(&pair.server, &segment);
-        assert!(!reusable(&pair, segment(SYN, 90_000, 0, 0)), "established");
-        pair.client(FIN | ACK, 0, 5001, 0);
-        assert!(!reusable(&pair, segment(SYN, 90_000, 0, 0)), "half closed");
-        pair.server(FIN | ACK, 5001, 1, 0);
-        assert!(reusable(&pair, segment(SYN, 90_000, 0, 0)));
-        assert!(!reusable(&pair, segment(SYN, 0, 0, 0)), "an old duplicate");
-        assert!(!reusable(&pair, segment(SYN | ACK, 90_000, 0, 0)));
-        let mut reset = Pair::established();
-        reset.server(RST, 5001, 0, 0);
-        assert!(reusable(&reset, segment(SYN, 3, 0, 0)), "after a reset any SYN");
-    }
-
-    #[test]
-    fn the_window_scale_holds_only_if_both_sides_offered_it() {
-        let mut pair = Pair::established();
-        assert_eq!(pair.client.scaled_window(&pair.server), 500 << 7);
-        pair.server.state &= !WSCALE;
-        assert_eq!(pair.client.scaled_window(&pair.server), 500);
-    }
-}
+mod tests;

@@ -49,8 +49,13 @@ fn to_service(is_ipv6: bool, protocol: Protocol, client: (u8, u16), backend: u8)
         original: Direction { key: request, rewrite: rewrite(answer.reversed()), next_hop: 3, ingress: 11 },
         reply: Direction { key: answer, rewrite: rewrite(request.reversed()), next_hop: 4, ingress: 12 },
         is_service: true,
-        first_segment: None,
+        first: Segment::Other,
     }
+}
+
+/// A packet of this flow that needs no judging passes.
+fn pass(table: &ConnTable, flow: &Flow, now_s: u32) -> Followed {
+    table.follow(flow, &Segment::Other, now_s, &Settings::default())
 }
 
 /// Makes everything that was removed reusable, as control does when no worker is running.

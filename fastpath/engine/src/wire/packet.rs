@@ -7,7 +7,7 @@ use super::icmp::{self, Icmp};
 use super::quoted::{self, Quoted};
 use super::sctp::{self, SctpSegment};
 use super::{checksum, ipv4, ipv6, tcp, udp};
-use crate::conntrack::TcpSegment;
+use crate::conntrack::{Segment, TcpSegment};
 use crate::flow::{FlowKey, Opening, Protocol};
 use crate::verdict::DropReason;
 
@@ -75,6 +75,16 @@ impl Packet {
     /// Bytes of the IP packet.
     pub fn ip_bytes(&self) -> usize {
         usize::from(self.end) - ethernet::HEADER_BYTES
+    }
+
+    /// What its connection looks at.
+    #[inline]
+    pub fn segment(&self) -> Segment {
+        match self.key.protocol {
+            Protocol::Tcp => Segment::Tcp(self.tcp),
+            Protocol::Sctp => Segment::Sctp(self.sctp),
+            Protocol::Udp | Protocol::Icmp | Protocol::Icmpv6 => Segment::Other,
+        }
     }
 
     pub fn is_error(&self) -> bool {

@@ -16,14 +16,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
 use atalho_engine::affinity::AffinityTable;
-use atalho_engine::conntrack::{ConnTable, Epochs};
+use atalho_engine::conntrack::{ConnTable, Epochs, ExpiryScan};
 use atalho_engine::counters::{Books, Counters};
 use atalho_engine::flow::Protocol;
 use atalho_engine::next_hops::{Mac, NextHop, NextHops};
 use atalho_engine::pipeline::{Engine, EngineParts, Slot};
 use atalho_engine::route::{Route, RouteTarget, Routes};
 use atalho_engine::service::{Backends, Endpoint, Route as ServiceRoute, Services, Vip, VipKey, VipKind};
-use atalho_engine::tables::{Cluster, Node, Port, Settings, Tables};
+use atalho_engine::tables::{Cluster, Node, Port, Settings, Tables, Timeouts};
 use atalho_engine::verdict::{DropReason, PuntReason, Verdict};
 use atalho_layout::{NextHopKind, SECRET_WORDS, tag_mac};
 
@@ -142,6 +142,7 @@ pub struct Lab {
     pub hops: NextHops,
     pub table: ConnTable,
     pub affinity: AffinityTable,
+    pub epochs: Arc<Epochs>,
 }
 
 /// What became of one packet.
@@ -172,19 +173,19 @@ impl Lab {
         set(HOP_GATEWAY, NextHopKind::Uplink, UPLINK, GATEWAY_MAC, UPLINK_MAC);
         set(HOP_OTHER_NODE, NextHopKind::Uplink, UPLINK, OTHER_NODE_MAC, UPLINK_MAC);
         let secret: [u64; SECRET_WORDS] = std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(i as u64 + 1));
-        let table = ConnTable::in_memory(1024, &secret);
+        let (table, epochs) = (ConnTable::in_memory(1024, &secret), Arc::new(Epochs::new()));
         let affinity = AffinityTable::in_memory(64, &secret);
         let engine = Engine::new(EngineParts {
             worker: 0,
             table,
             affinity,
-            epochs: Arc::new(Epochs::new()),
+            epochs: epochs.clone(),
             next_hops: hops,
             counters: Arc::new(Counters::default()),
             seed: 1,
             prefetch: |_| {},
         });
-        Self { engine, tables: tables(), now_s: 1000, hops, table, affinity }
+        Self { engine, tables: tables(), now_s: 1000, hops, table, affinity, epochs }
     }
 
     /// One packet through the engine. The books must be even after it, a frame that is not forwarded unchanged, and one
@@ -254,6 +255,17 @@ impl Lab {
         let sent = self.send(ingress, frame);
         assert_eq!(sent.verdict, Verdict::Punt(reason), "{what}");
         sent
+    }
+
+    /// One walk over the whole table: what has been idle for too long goes.
+    pub fn expire(&mut self, timeouts: &Timeouts) {
+        self.table.expire(&mut ExpiryScan::new(0, 1), u32::MAX, self.now_s, timeouts, &self.epochs);
+    }
+
+    /// Makes the slots of what has ended free, as control does.
+    pub fn let_epochs_pass(&self) {
+        let target = self.epochs.advance();
+        self.epochs.mark_safe(target);
     }
 
     pub fn books(&self) -> Books {

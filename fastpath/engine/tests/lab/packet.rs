@@ -22,8 +22,11 @@ pub enum Layer4 {
     Sctp(u8),
 }
 
-/// What every packet with the flag ACK acknowledges.
-pub const ACKNOWLEDGED: u32 = 0x0a0b_0c0d;
+/// What every packet with the flag ACK acknowledges unless it says otherwise.
+pub const ACKNOWLEDGED: u32 = FIRST_SEQUENCE + 1;
+
+/// Where both sides of every connection begin to count.
+pub const FIRST_SEQUENCE: u32 = 0x0102_0304;
 
 pub const SYN: Layer4 = Layer4::Tcp(2);
 pub const SYN_ACK: Layer4 = Layer4::Tcp(18);
@@ -41,6 +44,10 @@ pub struct Packet {
     pub dont_fragment: bool,
     /// TCP's, of the first byte.
     pub sequence: u32,
+    /// TCP's, shown with the flag ACK.
+    pub acknowledgment: u32,
+    /// TCP's, before scaling.
+    pub window: u16,
 }
 
 impl Packet {
@@ -53,7 +60,9 @@ impl Packet {
             payload: b"a payload of odd length".to_vec(),
             options: vec![],
             dont_fragment: true,
-            sequence: 0x0102_0304,
+            sequence: FIRST_SEQUENCE,
+            acknowledgment: ACKNOWLEDGED,
+            window: 0xff00,
         }
     }
 
@@ -76,6 +85,16 @@ impl Packet {
 
     pub fn sequence(mut self, sequence: u32) -> Self {
         self.sequence = sequence;
+        self
+    }
+
+    pub fn acknowledges(mut self, acknowledgment: u32) -> Self {
+        self.acknowledgment = acknowledgment;
+        self
+    }
+
+    pub fn window(mut self, window: u16) -> Self {
+        self.window = window;
         self
     }
 
@@ -118,7 +137,7 @@ impl Packet {
         let mut frame = Vec::new();
         match self.layer4 {
             Layer4::Tcp(flags) => {
-                let mut tcp = builder.tcp(self.src.1, self.dst.1, self.sequence, 0xff00);
+                let mut tcp = builder.tcp(self.src.1, self.dst.1, self.sequence, self.window);
                 if flags & 1 != 0 {
                     tcp = tcp.fin();
                 }
@@ -132,7 +151,7 @@ impl Packet {
                     tcp = tcp.psh();
                 }
                 if flags & 16 != 0 {
-                    tcp = tcp.ack(ACKNOWLEDGED);
+                    tcp = tcp.ack(self.acknowledgment);
                 }
                 tcp.write(&mut frame, &self.payload).unwrap();
             }

@@ -8,9 +8,9 @@ pub const HEARTBEAT: u8 = 4;
 pub const COOKIE_ECHO: u8 = 10;
 
 /// What every packet but one with an INIT shows.
-const TAG: [u8; 4] = [0x0a, 0x0b, 0x0c, 0x0d];
+const TAG: [u8; 4] = [1, 2, 3, 4];
 
-/// Initiate tag, window, streams and first TSN, as an INIT has them.
+/// Initiate tag (the same of both sides), window, streams and first TSN, as an INIT has them.
 const INIT_FIELDS: [u8; 16] = [1, 2, 3, 4, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 9];
 
 pub fn build(src_port: u16, dst_port: u16, chunk: u8, payload: &[u8]) -> Vec<u8> {

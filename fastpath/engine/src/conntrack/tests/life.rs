@@ -115,7 +115,7 @@ fn a_slot_is_reused_only_after_its_epoch_whatever_a_late_packet_writes() {
     let first = table.insert(0, &epochs, &new, 100).unwrap();
     assert!(table.end(&epochs, first.flow.at));
     // A worker in the middle of its batch still holds the flow; its store must not look like an old epoch.
-    table.touch(&first.flow, 0);
+    pass(&table, &first.flow, 0);
     let second = table.insert(0, &epochs, &new, 100).unwrap();
     assert_ne!(second.flow.at.slot, first.flow.at.slot);
     assert!(table.end(&epochs, second.flow.at));
@@ -140,8 +140,8 @@ fn idle_connections_expire_by_state_and_by_both_directions() {
         table.insert(0, &epochs, &one_way, 1000).unwrap();
         table.insert(1, &epochs, &answered, 1000).unwrap();
         let reply = table.find(&answered.reply.key).unwrap();
-        table.touch(&reply, 1020);
-        assert_eq!(table.state(&reply), Some(ConnectionState::Answered));
+        pass(&table, &reply, 1020);
+        assert_eq!(table.state(&reply), Some(ConnectionState::Stream));
 
         assert_eq!(walk(999), 0, "a clock that lags behind the ticks expires nothing");
         assert_eq!(walk(1029), 0);
@@ -180,14 +180,14 @@ fn connections_are_listed_whole_with_state_and_ages() {
     for is_ipv6 in [false, true] {
         let new = to_service(is_ipv6, Protocol::Udp, (1, 4000), 7);
         table.insert(0, &epochs, &new, 50).unwrap();
-        table.touch(&table.find(&new.reply.key).unwrap(), 70);
+        pass(&table, &table.find(&new.reply.key).unwrap(), 70);
     }
     let listed: Vec<_> = table.connections().collect();
     assert_eq!(listed.len(), 2);
     for (connection, is_ipv6) in listed.iter().zip([false, true]) {
         let new = to_service(is_ipv6, Protocol::Udp, (1, 4000), 7);
         assert_eq!((connection.original, connection.reply), (new.original, new.reply));
-        assert_eq!((connection.state, connection.is_service), (ConnectionState::Answered, true));
+        assert_eq!((connection.state, connection.is_service), (ConnectionState::Stream, true));
         assert_eq!((connection.original_seen_s, connection.reply_seen_s), (50, 70));
         assert!(table.end(&epochs, connection.at));
     }
@@ -199,33 +199,41 @@ fn tcp_runs_through_its_states_and_a_fresh_syn_replaces_a_finished_connection() 
     const SYN: u8 = TcpSegment::SYN;
     const ACK: u8 = TcpSegment::ACK;
     const FIN: u8 = TcpSegment::FIN;
-    let (table, epochs) = (ConnTable::in_memory(1000, &SECRET), Epochs::new());
-    let segment = |flags, seq, ack| TcpSegment { seq, ack, window: 1000, payload_len: 0, flags, window_scale: None };
-    let new =
-        NewConnection { first_segment: Some(segment(SYN, 10, 0)), ..to_service(false, Protocol::Tcp, (1, 4000), 7) };
+    let (table, epochs, settings) = (ConnTable::in_memory(1000, &SECRET), Epochs::new(), Settings::default());
+    let segment = |flags, seq, ack| {
+        Segment::Tcp(TcpSegment { seq, ack, window: 1000, payload_len: 0, flags, window_scale: None })
+    };
+    let new = NewConnection { first: segment(SYN, 10, 0), ..to_service(false, Protocol::Tcp, (1, 4000), 7) };
     let request = table.insert(0, &epochs, &new, 5).unwrap().flow;
     let answer = table.find(&new.reply.key).unwrap();
-    assert_eq!(table.state(&request), Some(ConnectionState::SynSent));
+    let is = |state| Some(ConnectionState::Tcp(state));
+    assert_eq!(table.state(&request), is(TcpState::SynSent));
     let steps = [
-        (&answer, segment(SYN | ACK, 90, 11), ConnectionState::SynRecv),
-        (&request, segment(ACK, 11, 91), ConnectionState::Established),
-        (&request, segment(FIN | ACK, 11, 91), ConnectionState::FinWait),
-        (&answer, segment(FIN | ACK, 91, 12), ConnectionState::TimeWait),
-        (&request, segment(ACK, 12, 92), ConnectionState::TimeWait),
+        (&answer, segment(SYN | ACK, 90, 11), TcpState::SynRecv),
+        (&request, segment(ACK, 11, 91), TcpState::Established),
+        (&request, segment(FIN | ACK, 11, 91), TcpState::FinWait),
+        (&answer, segment(FIN | ACK, 91, 12), TcpState::LastAck),
+        (&request, segment(ACK, 12, 92), TcpState::TimeWait),
     ];
+    let fresh_syn = segment(SYN, 5000, 0);
     for (flow, segment, expected) in steps {
-        assert!(!table.is_reusable(&request, &self::fresh_syn()) || expected == ConnectionState::TimeWait);
-        table.touch(flow, 6);
-        table.observe_tcp(flow, &segment);
-        assert_eq!(table.state(flow), Some(expected), "{segment:?}");
+        assert_eq!(table.follow(flow, &segment, 6, &settings), Followed::Belongs, "{segment:?}");
+        let is_over = table.follow(&request, &fresh_syn, 6, &settings) == Followed::Over;
+        assert_eq!(is_over, expected == TcpState::TimeWait, "after {segment:?}");
+        assert_eq!(table.state(flow), is(expected), "{segment:?}");
     }
-    assert!(table.is_reusable(&request, &fresh_syn()));
     assert!(table.end(&epochs, request.at));
-    let again = NewConnection { first_segment: Some(fresh_syn()), ..new };
+    let again = NewConnection { first: fresh_syn, ..new };
     let request = table.insert(0, &epochs, &again, 7).unwrap().flow;
-    assert_eq!(table.state(&request), Some(ConnectionState::SynSent), "nothing of the old connection shows through");
+    assert_eq!(table.state(&request), is(TcpState::SynSent), "nothing of the old connection shows through");
 }
 
-fn fresh_syn() -> TcpSegment {
-    TcpSegment { seq: 5000, ack: 0, window: 1000, payload_len: 0, flags: TcpSegment::SYN, window_scale: None }
+#[test]
+fn what_has_been_idle_for_too_long_is_over_before_expiry_comes_by() {
+    let (table, epochs) = (ConnTable::in_memory(1000, &SECRET), Epochs::new());
+    let new = to_service(false, Protocol::Udp, (1, 4000), 7);
+    let flow = table.insert(0, &epochs, &new, 100).unwrap().flow;
+    assert_eq!(pass(&table, &flow, 129), Followed::Belongs);
+    assert_eq!(pass(&table, &flow, 129 + 30), Followed::Over);
+    assert_eq!(table.connections().next().unwrap().original_seen_s, 129, "and is not revived");
 }

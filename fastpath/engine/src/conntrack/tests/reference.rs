@@ -45,6 +45,7 @@ fn event() -> impl Strategy<Value = Event> {
 /// The model's connection.
 struct Known {
     who: usize,
+    first_s: u32,
     last_s: u32,
     is_answered: bool,
 }
@@ -59,7 +60,8 @@ impl Model {
     fn expire(&mut self, now_s: u32) {
         self.0.retain(|known| {
             let is_udp = connection(known.who).original.key.protocol == Protocol::Udp;
-            now_s - known.last_s < if is_udp && known.is_answered { 120 } else { 30 }
+            let is_stream = is_udp && known.is_answered && known.last_s - known.first_s >= 2;
+            now_s - known.last_s < if is_stream { 120 } else { 30 }
         });
     }
 }
@@ -91,7 +93,7 @@ proptest! {
                     };
                     prop_assert_eq!(was, expected);
                     if was.is_none() {
-                        model.0.push(Known { who, last_s: now_s, is_answered: false });
+                        model.0.push(Known { who, first_s: now_s, last_s: now_s, is_answered: false });
                     }
                 }
                 Event::Find { who } => {
@@ -107,9 +109,10 @@ proptest! {
                         let direction = if is_reply { new.reply } else { new.original };
                         let flow = table.find(&direction.key).unwrap();
                         prop_assert_eq!((flow.rewrite, flow.is_reply), (direction.rewrite, is_reply));
-                        table.touch(&flow, now_s);
-                        known.last_s = now_s;
-                        known.is_answered |= is_reply;
+                        if pass(&table, &flow, now_s) == Followed::Belongs {
+                            known.last_s = now_s;
+                            known.is_answered |= is_reply;
+                        }
                     }
                 }
                 Event::End { who, from_reply } => {
