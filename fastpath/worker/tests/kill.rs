@@ -15,8 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use atalho_engine::conntrack::{
-    ConnTable, Direction, Epochs, ExpiryScan, Flow, Geometry, InsertError, NewConnection, Rewrite, Segment, TableCheck,
-    TableMemory, TcpSegment,
+    ConnTable, ConnectionState, Direction, Epochs, ExpiryScan, Flow, Geometry, InsertError, NewConnection, Rewrite,
+    Segment, TableCheck, TableMemory, TcpSegment, TcpState,
 };
 use atalho_engine::flow::{FlowKey, Protocol};
 use atalho_engine::tables::{Settings, Timeouts};
@@ -514,6 +514,11 @@ impl<'a> WriterThread<'a> {
                     self.follow(&answer, TcpSegment::SYN | TcpSegment::ACK);
                     if let Some(request) = self.table.find(&connection(number).original.key) {
                         self.follow(&request, TcpSegment::ACK);
+                    }
+                    // It was idle for too long, and is no more than expiry's.
+                    if self.table.state(&answer) != Some(ConnectionState::Tcp(TcpState::Established)) {
+                        self.promising.remove(0);
+                        continue;
                     }
                     self.promising[0].1 = Some(epoch);
                 }

@@ -191,13 +191,12 @@ impl Track {
 
     /// SYN without ACK.
     fn follow_syn(&self, peer: &Self, is_reply: bool, segment: &TcpSegment) -> Step {
-        let end = segment.end();
         let is_simultaneous = (self.state | peer.state) & ACKED == 0 && peer.state & SYN != 0;
         match (is_reply, self.state & SEEN != 0) {
             // Both sides call at once (RFC 9293 section 3.5, figure 7), and repeat it.
             (true, false) if is_simultaneous => Step::Follows(Self::of_syn(segment)),
             (_, true) if is_simultaneous => {
-                if end == self.end {
+                if self.is_same_syn(segment) {
                     Step::Passes
                 } else {
                     OUT_OF_WINDOW
@@ -207,12 +206,15 @@ impl Track {
             (true, _) => BAD_STATE,
             // Nobody has answered: the same call again, or a new one from the same port.
             (false, _) if peer.state & SEEN == 0 && self.state & SYN != 0 => {
-                if end == self.end {
-                    Step::Passes
-                } else if is_after(end, self.end) {
+                if is_after(segment.seq, self.ack) {
                     Step::Follows(Self::of_syn(segment))
-                } else {
+                } else if !self.is_same_syn(segment) {
                     OUT_OF_WINDOW
+                } else if is_after(segment.end(), self.end) {
+                    // The same with more data, or another part of it.
+                    Step::Follows(Self { end: segment.end(), ..*self })
+                } else {
+                    Step::Passes
                 }
             }
             // A client that has forgotten the connection, or a forger: the server's challenge tells (RFC 5961 section 4).
@@ -220,10 +222,15 @@ impl Track {
         }
     }
 
+    /// Whether `segment` is the SYN with which this direction, that has acknowledged nothing yet, began.
+    fn is_same_syn(&self, segment: &TcpSegment) -> bool {
+        segment.seq == self.ack
+    }
+
     fn follow_syn_ack(&self, peer: &Self, is_reply: bool, segment: &TcpSegment) -> Step {
         let is_answer = is_reply && self.state & SEEN == 0 && peer.state & (SYN | ACKED) == SYN;
         // Both have called, this one answers now.
-        let is_crossing = self.state & (SYN | ACKED) == SYN && peer.state & SYN != 0 && segment.end() == self.end;
+        let is_crossing = self.state & (SYN | ACKED) == SYN && peer.state & SYN != 0 && self.is_same_syn(segment);
         if is_answer || is_crossing {
             // Of a SYN with data the data may be left out. What answers an older SYN goes on: its client resets it
             // (RFC 9293 section 3.5, figure 8).
