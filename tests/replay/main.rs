@@ -4,9 +4,11 @@
 mod answers;
 mod capture;
 mod connections;
+mod errors;
 mod files;
 mod fragments;
 mod held;
+mod junk;
 mod lab;
 mod long;
 mod objects;

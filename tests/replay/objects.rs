@@ -98,3 +98,30 @@ fn objects_past_the_end_are_told() {
         lab.argument(&["--then", &then]).packet(0.0, POD_4, udp("10.244.1.14:40000", "10.96.0.50:443", b"hello")).run();
     assert!(ran.said.contains("--then 5: the run ended before it"), "{}", ran.said);
 }
+
+#[test]
+fn a_client_keeps_its_endpoint_while_the_service_says_so() {
+    let lab = Lab::new();
+    let sticky = changed(&lab, "sticky", |file, text| {
+        match file {
+        "web.yaml" => Some(text.replacen(
+            "  type: ClusterIP\n",
+            "  type: ClusterIP\n  sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}\n",
+            1,
+        )),
+        _ => Some(text),
+    }
+    });
+    let mut lab = lab.manifests(sticky);
+    for n in 0..40_u32 {
+        // Twenty connections within a minute of each other, then twenty with more than that in between.
+        let at_s = if n < 20 { f64::from(n) * 50.0 } else { 1000.0 + f64::from(n) * 100.0 };
+        lab = lab.packet(at_s, POD_4, syn(&format!("10.244.1.14:{}", 40_000 + n), "10.96.0.10:80"));
+    }
+    let ran = lab.run();
+    let endpoints = |range: std::ops::RangeInclusive<usize>| {
+        range.map(|n| tuple(&ran.sent(n).bytes).1).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(endpoints(1..=20).len(), 1);
+    assert!(endpoints(21..=40).len() > 1);
+}

@@ -156,3 +156,13 @@ pub fn sum_header(packet: &mut [u8]) {
     sum = (sum & 0xffff) + (sum >> 16);
     packet[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
+
+/// An ICMP error of this type, code 0 or, for unreachable, port.
+pub fn error(src: &str, dst: &str, kind: u8, quote: &[u8]) -> Vec<u8> {
+    let (src, dst) = (src.parse().expect("an address"), dst.parse().expect("an address"));
+    let code = if kind == 3 { 3 } else { 0 };
+    let mut bytes = Vec::new();
+    let builder = ip(src, dst, 64).icmpv4_raw(kind, code, [0; 4]);
+    builder.write(&mut bytes, quote).expect("a packet");
+    bytes
+}
