@@ -78,7 +78,8 @@ INLINE void fragment_key_of(struct fragment_key *key, const struct packet *p)
     copy(key->src, p->own.src, 16);
     copy(key->dst, p->own.dst, 16);
     key->id = p->fragment_id;
-    key->protocol = p->own.protocol;
+    /* An IPv6 fragment says what follows it there, which need not be the transport protocol (RFC 8200 section 4.5). */
+    key->protocol = p->is_ipv6 ? 0 : p->own.protocol;
 }
 
 INLINE bool is_known_fragment(const struct packet *p)

@@ -33,7 +33,7 @@ reasons! {
         UnknownProtocol = "unknown_protocol", "a transport protocol that is not supported";
         ExtensionHeaders = "extension_headers", "IPv6 extension headers beyond the bound, or in another order";
         SourceRouted = "source_routed", "an IPv4 source route option, or an IPv6 routing header that leads on or is of type 0";
-        Fragment = "fragment", "a fragment that cannot be answered or followed to a flow: of an ICMP error, quoted by one, of a datagram that is refused";
+        Fragment = "fragment", "a fragment that cannot be answered or followed to a flow: of an ICMP error, or of a datagram that is refused";
         FragmentTiny = "fragment_tiny", "a first fragment without its whole transport header, or a later one that reaches into it";
         FragmentUnaligned = "fragment_unaligned", "a fragment that is empty, or not the last and no multiple of 8 bytes";
         FragmentBeyondEnd = "fragment_beyond_end", "a fragment that reaches beyond the longest datagram";

@@ -331,5 +331,9 @@ fn fragments_to_the_node_follow_their_first() {
         expect(&mut kernel, "another datagram", &part(0, 78, 100, true), PASS);
         expect(&mut kernel, "the first of another flow", &part(5001, 79, 0, true), PASS);
         expect(&mut kernel, "its later one", &part(0, 79, 100, false), PASS);
+        // An IPv6 fragment may call what follows by another name than the first one does.
+        let renamed = Frame::new(a.peer, a.node, 60, vec![0; 24]).with_mac(mac).fragment(77, 300, false).bytes();
+        let is_v6 = a.node.contains(':');
+        expect(&mut kernel, "a later one of another protocol", &renamed, if is_v6 { OURS } else { PASS });
     }
 }
