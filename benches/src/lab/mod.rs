@@ -9,6 +9,7 @@
 //! Pods are addressed and routed as a CNI plugin does it, with ordinary veths and untouched offloads. The daemon runs in
 //! the node namespace; nothing else on the machine is touched.
 
+mod beyond;
 pub mod capture;
 pub mod command;
 pub mod daemon;

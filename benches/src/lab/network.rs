@@ -1,6 +1,5 @@
 //! The lab's namespaces, links, addresses and routes. Made by `ip`, so that every line can be tried by hand.
 
-use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -8,10 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::beyond;
 use super::command::{ip, run, run_in};
-use super::plan::{
-    Family, Plan, REMOTE_PODS, node_address, outside_address, pod_address, remote_pod_address, router_address,
-};
+use super::plan::{Family, Plan, node_address, pod_address, router_address};
 
 /// Gateway of every pod, carried by every host end.
 pub const GATEWAY_V4: &str = "10.244.1.1";
@@ -58,7 +56,6 @@ impl Network {
         let (node, far) = (self.plan.node(), self.plan.far());
         let [node4, node6] = Family::BOTH.map(node_address);
         let [router4, router6] = Family::BOTH.map(router_address);
-        let [outside4, outside6] = Family::BOTH.map(outside_address);
         ip(
             &node,
             &format!(
@@ -67,18 +64,10 @@ impl Network {
                  addr add {node4}/24 dev uplink\naddr add {node6}/64 dev uplink nodad\nlink set uplink up\n"
             ),
         )?;
-        let mut lines =
-            format!("addr add {router4}/24 dev eth0\naddr add {router6}/64 dev eth0 nodad\nlink set eth0 up\n");
-        for (outside, length, nodad) in [(outside4, 32, ""), (outside6, 128, " nodad")] {
-            writeln!(lines, "addr add {outside}/{length} dev lo{nodad}")?;
-        }
-        for number in 1..=REMOTE_PODS {
-            writeln!(lines, "addr add {}/32 dev lo", remote_pod_address(number, Family::V4))?;
-            writeln!(lines, "addr add {}/128 dev lo nodad", remote_pod_address(number, Family::V6))?;
-        }
-        ip(&far, &lines)?;
+        ip(&far, &format!("addr add {router4}/24 dev eth0\naddr add {router6}/64 dev eth0 nodad\nlink set eth0 up\n"))?;
         // A wire carries finished checksums; a veth would hand over the promise of one.
         run_in(&far, "ethtool", &["-K", "eth0", "tx", "off"])?;
+        beyond::connect(&self.plan)?;
         self.restore_far_routes()?;
         self.restore_node_routes()
     }
@@ -86,15 +75,15 @@ impl Network {
     /// The far side's routes to the node and its pods: lost with the link, as a router's daemon would restore them.
     pub fn restore_far_routes(&self) -> Result<()> {
         let [node4, node6] = Family::BOTH.map(node_address);
-        let [outside4, outside6] = Family::BOTH.map(outside_address);
         let router6 = router_address(Family::V6);
-        // The outside client asks the node from its own address, not from the router's.
+        let [source4, source6] = Family::BOTH.map(|family| beyond::source(&self.plan, family));
+        let limit = beyond::limit(&self.plan);
         ip(
             &self.plan.far(),
             &format!(
                 "addr replace {router6}/64 dev eth0 nodad\n\
-                 route replace {node4}/32 dev eth0 src {outside4}\nroute replace {node6}/128 dev eth0 src {outside6}\n\
-                 route replace 10.244.1.0/24 via {node4}\nroute replace fd00:244:0:1::/64 via {node6}\n"
+                 route replace {node4}/32 dev eth0 {source4} {limit}\nroute replace {node6}/128 dev eth0 {source6} {limit}\n\
+                 route replace 10.244.1.0/24 via {node4} {limit}\nroute replace fd00:244:0:1::/64 via {node6} {limit}\n"
             ),
         )
     }
@@ -196,8 +185,7 @@ fn unmount(at: &Path) {
 fn belongs_to(namespace: &str, prefix: &str) -> bool {
     let Some(rest) = namespace.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')) else { return false };
     let number = rest.strip_prefix("pod");
-    rest == "node"
-        || rest == "far"
+    matches!(rest, "node" | "far" | "beyond")
         || number.is_some_and(|number| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
 }
 
@@ -222,7 +210,12 @@ mod tests {
 
     #[test]
     fn only_own_namespaces_are_ever_removed() {
-        assert!(belongs_to("at-node", "at") && belongs_to("at-far", "at") && belongs_to("at-pod12", "at"));
+        assert!(
+            belongs_to("at-node", "at")
+                && belongs_to("at-far", "at")
+                && belongs_to("at-beyond", "at")
+                && belongs_to("at-pod12", "at")
+        );
         for other in ["at-h-node", "at-", "at-pod", "at-podx", "atnode", "node", "at-node2"] {
             assert!(!belongs_to(other, "at"), "{other}");
         }

@@ -46,13 +46,22 @@ pub struct Plan {
     pub queues: u32,
     /// Of every link, bytes of an IP packet.
     pub mtu: u32,
+    /// The far side is a router, and all that is beyond it is behind a link that takes only this much.
+    pub beyond_mtu: Option<u32>,
     /// Whether the node's kernel forwards. Off, whatever crosses the node has crossed the daemon.
     pub forwarding: bool,
 }
 
 impl Plan {
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.into(), pods: PODS_IN_EXAMPLES, queues: 2, mtu: 1500, forwarding: false }
+        Self {
+            prefix: prefix.into(),
+            pods: PODS_IN_EXAMPLES,
+            queues: 2,
+            mtu: 1500,
+            beyond_mtu: None,
+            forwarding: false,
+        }
     }
 
     /// Refuses what cannot be built.
@@ -77,13 +86,26 @@ impl Plan {
         format!("{}-far", self.prefix)
     }
 
+    /// Namespace of the hosts outside and of the other node's pods: the far one itself, or one behind it.
+    pub fn beyond(&self) -> String {
+        match self.beyond_mtu {
+            None => self.far(),
+            Some(_) => format!("{}-beyond", self.prefix),
+        }
+    }
+
     /// Namespace of pod `number`, from 1.
     pub fn pod(&self, number: usize) -> String {
         format!("{}-pod{number}", self.prefix)
     }
 
     pub fn namespaces(&self) -> Vec<String> {
-        [self.node(), self.far()].into_iter().chain((1..=self.pods).map(|number| self.pod(number))).collect()
+        let beyond = self.beyond_mtu.map(|_| self.beyond());
+        [self.node(), self.far()]
+            .into_iter()
+            .chain(beyond)
+            .chain((1..=self.pods).map(|number| self.pod(number)))
+            .collect()
     }
 
     /// Everything that the lab writes lies here.

@@ -80,7 +80,7 @@ impl Session {
     fn start_agents(&mut self) -> Result<()> {
         let plan = self.network.plan().clone();
         self.agents.insert(Place::Node, Agent::start(&self.programs.lab, &plan.node())?);
-        let mut far = Agent::start(&self.programs.lab, &plan.far())?;
+        let mut far = Agent::start(&self.programs.lab, &plan.beyond())?;
         far.serve("outside", Family::BOTH.map(|family| (outside_address(family), OUTSIDE_PORT).into()).to_vec())?;
         for number in 1..=REMOTE_PODS {
             let addresses = Family::BOTH.into_iter().flat_map(|family| pod_sockets(remote_pod_address(number, family)));
@@ -227,7 +227,7 @@ impl Session {
     pub fn namespace(&self, place: Place) -> String {
         match place {
             Place::Node => self.plan().node(),
-            Place::Far => self.plan().far(),
+            Place::Far => self.plan().beyond(),
             Place::Pod(number) => self.plan().pod(number),
         }
     }

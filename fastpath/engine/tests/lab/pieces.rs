@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use atalho_engine::wire::checksum;
-use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
+use etherparse::{Icmpv4Type, Icmpv6Type, Ipv4HeaderSlice, Ipv6HeaderSlice, PacketBuilder, icmpv4, icmpv6};
 
 pub const IDENTIFICATION: u32 = 0x1234;
 
@@ -148,4 +148,24 @@ pub fn join(frames: &[Vec<u8>]) -> Option<Vec<u8>> {
         frame[18..20].copy_from_slice(&(payload.len() as u16).to_be_bytes());
     }
     Some(frame)
+}
+
+/// An ICMP error from `from` to `to`, port unreachable, about the packet that starts with `quoted`.
+pub fn unreachable(from: IpAddr, to: IpAddr, quoted: &[u8]) -> Vec<u8> {
+    let macs = PacketBuilder::ethernet2([0x0a, 9, 9, 9, 9, 9], [0x0a, 8, 8, 8, 8, 8]);
+    let mut frame = Vec::new();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => macs
+            .ipv4(from.octets(), to.octets(), 64)
+            .icmpv4(Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port))
+            .write(&mut frame, quoted)
+            .unwrap(),
+        (IpAddr::V6(from), IpAddr::V6(to)) => macs
+            .ipv6(from.octets(), to.octets(), 64)
+            .icmpv6(Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port))
+            .write(&mut frame, quoted)
+            .unwrap(),
+        _ => panic!("one family only"),
+    }
+    frame
 }

@@ -1,6 +1,7 @@
 //! Fragments: translated by the first one's flow, in any order, at any worker; what is refused, and what is bounded.
 
 use atalho_engine::verdict::DropReason::*;
+use atalho_engine::wire::checksum;
 use atalho_slowpath::Limits;
 
 use crate::lab::damage::mended;
@@ -30,6 +31,11 @@ pub const VECTORS: &[Vector] = &[
     ),
     vector("RFC 768", "no checksum stays none in IPv4 and is refused in IPv6", no_checksum),
     vector("RFC 5508 section 4", "an ICMP error in fragments", error_in_fragments),
+    vector(
+        "RFC 5508 section 4.2",
+        "an ICMP error about a first fragment is translated, about a later one dropped",
+        errors_about,
+    ),
     vector("RFC 1122 section 3.2.2.1", "refused by its first one, and silent about the others", refused),
     vector("RFC 9260 section 6.8", "SCTP in fragments: addresses only, ports are refused", sctp_in_fragments),
     vector("RFC 4963 section 5", "a flood of datagrams takes nothing from other ports", floods),
@@ -375,6 +381,35 @@ fn error_in_fragments() {
             assert!(node.send(WEB, part).is_empty());
         }
         assert_eq!(node.dropped(Fragment), 1);
+    }
+}
+
+fn errors_about() {
+    for f in FAMILIES {
+        let mut node = Node::new();
+        let parts = cut(&asked(f, 2500).build(), IDENTIFICATION, &[800, 1600]);
+        let out = node.send_all(CLIENT, &parts);
+        for quoted_bytes in [if f == Family::V4 { 28 } else { 56 }, 200] {
+            let error = pieces::unreachable(f.web(), f.client(), &ip(&out[0])[..quoted_bytes]);
+            let back = node.send(WEB, &error);
+            let [back] = &back[..] else { panic!("{} frames", back.len()) };
+            let seen = verify(back);
+            assert_eq!((seen.src.0, seen.dst.0), (f.vip_local(), f.client()), "{f:?}");
+            // As the client had sent it, but for the hop that was counted.
+            let mut quoted = seen.payload.clone();
+            let hops_at = if f == Family::V4 { 8 } else { 7 };
+            assert_eq!(quoted[hops_at], 63);
+            quoted[hops_at] = 64;
+            if f == Family::V4 {
+                assert!(checksum::is_valid(&seen.payload[..20]), "checksum of the quoted header");
+                let sent = mended(&[&[0; 14], &quoted[..]].concat(), &[]);
+                quoted[10..12].copy_from_slice(&sent[24..26]);
+            }
+            assert_eq!(quoted, ip(&parts[0])[..quoted_bytes], "{f:?}");
+        }
+        let error = pieces::unreachable(f.web(), f.client(), &ip(&out[1])[..200]);
+        assert!(node.send(WEB, &error).is_empty());
+        assert_eq!((node.dropped(IcmpQuote), node.dropped_in_all()), (1, 1));
     }
 }
 
