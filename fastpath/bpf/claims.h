@@ -12,8 +12,9 @@
 #define CLAIMS_MAX 131072
 #define RANGES_MAX 256
 #define FRAGMENTS_MAX 16384
-/* Datagrams that the node's own stack would still reassemble (net.ipv4.ipfrag_time), in ns. */
-#define FRAGMENT_LIFE 30000000000ULL
+/* Datagrams that the node's own stack would still reassemble (net.ipv4.ipfrag_time, net.ipv6.ip6frag_time), in ns. */
+#define FRAGMENT4_LIFE 30000000000ULL
+#define FRAGMENT6_LIFE 60000000000ULL
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -87,7 +88,7 @@ INLINE bool is_known_fragment(const struct packet *p)
     struct fragment_key key;
     fragment_key_of(&key, p);
     __u64 *seen = bpf_map_lookup_elem(&fragments, &key);
-    return seen && bpf_ktime_get_coarse_ns() - *seen < FRAGMENT_LIFE;
+    return seen && bpf_ktime_get_coarse_ns() - *seen < (p->is_ipv6 ? FRAGMENT6_LIFE : FRAGMENT4_LIFE);
 }
 
 INLINE void learn_fragment(const struct packet *p)

@@ -125,12 +125,12 @@ impl Claims<'_> {
 
     fn follows_first(&self, packet: &IpPacket) -> bool {
         let Fragment::Later { id } = packet.fragment else { return false };
-        self.datagrams.knows(&(packet.src, packet.dst, id, packet.protocol), self.now_ms)
+        self.datagrams.knows(&packet.datagram(id), self.now_ms)
     }
 
     fn learn(&mut self, packet: &IpPacket) {
         if let Fragment::First { id } = packet.fragment {
-            self.datagrams.learn((packet.src, packet.dst, id, packet.protocol), self.now_ms);
+            self.datagrams.learn(packet.datagram(id), self.now_ms);
         }
     }
 }

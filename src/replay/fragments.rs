@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 /// As many as the kernel side remembers.
 const DATAGRAMS_MAX: usize = 16_384;
-/// As long as a receiver would wait for the rest (net.ipv4.ipfrag_time).
-const LIFE_MS: u64 = 30_000;
+/// As long as a receiver would wait for the rest (net.ipv4.ipfrag_time, net.ipv6.ip6frag_time).
+const LIFE_V4_MS: u64 = 30_000;
+const LIFE_V6_MS: u64 = 60_000;
 
 /// Source, destination, identification, protocol.
 type Datagram = (IpAddr, IpAddr, u32, u8);
@@ -33,7 +34,8 @@ impl ClaimedDatagrams {
     }
 
     pub fn knows(&self, datagram: &Datagram, now_ms: u64) -> bool {
-        self.seen_ms.get(datagram).is_some_and(|at_ms| now_ms - at_ms < LIFE_MS)
+        let life_ms = if datagram.0.is_ipv4() { LIFE_V4_MS } else { LIFE_V6_MS };
+        self.seen_ms.get(datagram).is_some_and(|at_ms| now_ms - at_ms < life_ms)
     }
 }
 

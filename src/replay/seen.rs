@@ -92,6 +92,12 @@ impl IpPacket {
         packet
     }
 
+    /// What the fragments of its datagram, of this identification, have in common. An IPv6 fragment says what follows it
+    /// there, which need not be the transport protocol (RFC 8200 section 4.5).
+    pub fn datagram(&self, id: u32) -> (IpAddr, IpAddr, u32, u8) {
+        (self.src, self.dst, id, if self.src.is_ipv4() { self.protocol } else { 0 })
+    }
+
     /// Neighbours and multicast are the link's own business: neighbour discovery (RFC 4861, types 133 to 137), and what
     /// is addressed to the link.
     pub fn is_link_business(&self) -> bool {
