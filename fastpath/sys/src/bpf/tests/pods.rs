@@ -144,5 +144,9 @@ fn of_the_nodes_own_packets_only_answers_of_endpoints_are_ours() {
         let kind = if node.contains(':') { 1 } else { 3 };
         let error = Frame::icmp_error(node, own, kind, &quote).with_mac(pod.record.pod_mac);
         expect(&mut kernel, "its ICMP error", out, &error.bytes(), claim);
+        let part = |id, offset, more| answer.clone().fragment(id, offset, more).bytes();
+        expect(&mut kernel, "a later fragment of nobody's", out, &part(5, 3, true), pass);
+        expect(&mut kernel, "the first fragment of an answer", out, &part(5, 0, true), claim);
+        expect(&mut kernel, "a later one", out, &part(5, 3, false), claim);
     }
 }
