@@ -9,10 +9,6 @@ use super::tcp::{TcpState, Track};
 use crate::flow::Protocol;
 use crate::tables::Timeouts;
 
-/// Seconds after its admission from which on a UDP flow that was answered counts as a stream: netfilter wants more than
-/// two, and these are whole ones.
-const STREAM_FROM_S: u32 = 2;
-
 /// One direction of a connection, as it was read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Side {
@@ -34,10 +30,8 @@ pub enum ConnectionState {
     Sctp(SctpState),
     /// UDP: nothing came back yet.
     Unanswered,
-    /// UDP: an answer came.
+    /// UDP: packets went both ways. (netfilter grants the longer time only to what lasts for two seconds.)
     Answered,
-    /// UDP: packets went both ways, and not only for a moment.
-    Stream,
     Icmp,
     Icmpv6,
 }
@@ -71,10 +65,7 @@ impl ConnectionState {
             Protocol::Tcp => Self::Tcp(TcpState::of(&original.track, &reply.track)),
             Protocol::Sctp => Self::Sctp(SctpState::of(&original.track, &reply.track)),
             Protocol::Udp if reply.track.state & SEEN == 0 => Self::Unanswered,
-            Protocol::Udp => {
-                let lasted_s = later(original.seen_s, reply.seen_s).wrapping_sub(original.track.end);
-                if lasted_s >= STREAM_FROM_S { Self::Stream } else { Self::Answered }
-            }
+            Protocol::Udp => Self::Answered,
             Protocol::Icmp => Self::Icmp,
             Protocol::Icmpv6 => Self::Icmpv6,
         }
@@ -85,8 +76,8 @@ impl ConnectionState {
         match self {
             Self::Tcp(state) => state.timeout_s(original, reply, timeouts),
             Self::Sctp(state) => state.timeout_s(timeouts),
-            Self::Unanswered | Self::Answered => timeouts.udp_s,
-            Self::Stream => timeouts.udp_stream_s,
+            Self::Unanswered => timeouts.udp_s,
+            Self::Answered => timeouts.udp_stream_s,
             Self::Icmp => timeouts.icmp_s,
             Self::Icmpv6 => timeouts.icmpv6_s,
         }
@@ -114,8 +105,7 @@ impl ConnectionState {
             Self::Tcp(state) => state.name(),
             Self::Sctp(state) => state.name(),
             Self::Unanswered => "UNREPLIED",
-            Self::Answered => "REPLIED",
-            Self::Stream => "ASSURED",
+            Self::Answered => "ASSURED",
             Self::Icmp | Self::Icmpv6 => "ICMP",
         }
     }
@@ -126,14 +116,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn udp_needs_an_answer_and_two_seconds_to_live_longer() {
+    fn udp_needs_an_answer_to_live_longer() {
         let timeouts = Timeouts::default();
         let side = |state, seen_s| Side { track: Track { state, end: 100, ..Track::default() }, seen_s };
-        for (reply, seen_s, expected) in [
-            (0, 109, (ConnectionState::Unanswered, 30)),
-            (SEEN, 101, (ConnectionState::Answered, 30)),
-            (SEEN, 102, (ConnectionState::Stream, 120)),
-        ] {
+        for (reply, seen_s, expected) in
+            [(0, 109, (ConnectionState::Unanswered, 30)), (SEEN, 100, (ConnectionState::Answered, 120))]
+        {
             let (original, reply) = (side(SEEN, seen_s), side(reply, 100));
             let state = ConnectionState::of(Protocol::Udp, &original, &reply);
             assert_eq!((state, state.timeout_s(&original, &reply, &timeouts)), expected);

@@ -141,7 +141,7 @@ fn idle_connections_expire_by_state_and_by_both_directions() {
         table.insert(1, &epochs, &answered, 1000).unwrap();
         let reply = table.find(&answered.reply.key).unwrap();
         pass(&table, &reply, 1020);
-        assert_eq!(table.state(&reply), Some(ConnectionState::Stream));
+        assert_eq!(table.state(&reply), Some(ConnectionState::Answered));
 
         assert_eq!(walk(999), 0, "a clock that lags behind the ticks expires nothing");
         assert_eq!(walk(1029), 0);
@@ -187,7 +187,7 @@ fn connections_are_listed_whole_with_state_and_ages() {
     for (connection, is_ipv6) in listed.iter().zip([false, true]) {
         let new = to_service(is_ipv6, Protocol::Udp, (1, 4000), 7);
         assert_eq!((connection.original, connection.reply), (new.original, new.reply));
-        assert_eq!((connection.state, connection.is_service), (ConnectionState::Stream, true));
+        assert_eq!((connection.state, connection.is_service), (ConnectionState::Answered, true));
         assert_eq!((connection.original_seen_s, connection.reply_seen_s), (50, 70));
         assert!(table.end(&epochs, connection.at));
     }

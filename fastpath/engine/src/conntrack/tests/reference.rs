@@ -45,7 +45,6 @@ fn event() -> impl Strategy<Value = Event> {
 /// The model's connection.
 struct Known {
     who: usize,
-    first_s: u32,
     last_s: u32,
     is_answered: bool,
 }
@@ -60,8 +59,7 @@ impl Model {
     fn expire(&mut self, now_s: u32) {
         self.0.retain(|known| {
             let is_udp = connection(known.who).original.key.protocol == Protocol::Udp;
-            let is_stream = is_udp && known.is_answered && known.last_s - known.first_s >= 2;
-            now_s - known.last_s < if is_stream { 120 } else { 30 }
+            now_s - known.last_s < if is_udp && known.is_answered { 120 } else { 30 }
         });
     }
 }
@@ -93,7 +91,7 @@ proptest! {
                     };
                     prop_assert_eq!(was, expected);
                     if was.is_none() {
-                        model.0.push(Known { who, first_s: now_s, last_s: now_s, is_answered: false });
+                        model.0.push(Known { who, last_s: now_s, is_answered: false });
                     }
                 }
                 Event::Find { who } => {
