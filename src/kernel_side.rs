@@ -1,12 +1,16 @@
 //! Control's view of the kernel side: the trait of `control`, carried out by the maps and links of `sys`.
 
 use atalho_control::dataplane::{Dataplane, InForce};
-use atalho_layout::{ClaimKey, ClaimKind, LpmKey, PortRecord};
+use atalho_layout::{ClaimKey, ClaimKind, KernelCounter, LpmKey, PortRecord};
 use atalho_sys::bpf::Kernel;
+use atalho_sys::ethtool;
 
 /// The kernel programs of this node.
 pub struct KernelSide {
     pub kernel: Kernel,
+    /// Names of the uplink and of the funnel's kernel end.
+    pub uplink: String,
+    pub funnel: String,
 }
 
 impl Dataplane for KernelSide {
@@ -43,7 +47,21 @@ impl Dataplane for KernelSide {
         self.kernel.counters().map_err(|error| error.to_string())
     }
 
-    fn policed(&mut self) -> Result<Vec<(u32, u64)>, String> {
-        self.kernel.policed().map_err(|error| error.to_string())
+    fn pod_drops(&mut self) -> Result<Vec<(u32, KernelCounter, u64)>, String> {
+        self.kernel.pod_drops().map_err(|error| error.to_string())
+    }
+
+    fn keep_offloads(&mut self) -> Result<Vec<String>, String> {
+        let kept = [
+            (&self.uplink, ethtool::prepare_uplink(&self.uplink)),
+            (&self.funnel, ethtool::prepare_funnel(&self.funnel)),
+        ];
+        let mut turned_off = Vec::new();
+        for (interface, changed) in kept {
+            for offload in changed.map_err(|error| error.to_string())? {
+                turned_off.push(format!("{} of {interface}", offload.name()));
+            }
+        }
+        Ok(turned_off)
     }
 }

@@ -17,6 +17,7 @@ use atalho_control::check::CheckOptions;
 use atalho_control::config::Config;
 use atalho_control::status::StatusOptions;
 use atalho_control::why::{Query, WhyOptions};
+use atalho_sys::ethtool::{self, FUNNEL_OFF, Offload, UPLINK_OFF};
 use capture::CaptureArguments;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use replay::ReplayArguments;
@@ -200,13 +201,31 @@ fn status(arguments: &StatusArguments) -> anyhow::Result<u8> {
 }
 
 fn check(arguments: CheckArguments) -> u8 {
+    // A configuration that cannot be read is told by the check itself.
+    let machine = Config::load(arguments.config.config.as_deref()).map(|config| wrong_offloads(&config));
     let options = CheckOptions {
         manifests: arguments.manifests,
         config: arguments.config.config,
         node: arguments.node,
+        machine: machine.unwrap_or_default(),
         json: arguments.output.output == Format::Json,
     };
     atalho_control::check::run(&options, &mut std::io::stdout().lock())
+}
+
+/// Offloads that a daemon turns off and that are on. An interface that is not there has none: no daemon has run yet.
+fn wrong_offloads(config: &Config) -> Vec<String> {
+    let uplink = config.uplink.interface.iter().flat_map(|uplink| UPLINK_OFF.map(|offload| (uplink, offload)));
+    let funnel = FUNNEL_OFF.map(|offload| (&config.funnel.names[1], offload));
+    let is_on = |(interface, offload): &(&String, Offload)| ethtool::get(interface, *offload).unwrap_or(false);
+    let text = |(interface, offload): (&String, Offload)| {
+        format!(
+            "{interface}: {} is on, so workers would see packets that are not finished, or joined; turn it off with \
+             `ethtool -K`, or start the daemon, which keeps it off",
+            offload.name()
+        )
+    };
+    uplink.chain(funnel).filter(is_on).map(text).collect()
 }
 
 fn hwconf(command: &Hwconf) -> anyhow::Result<()> {

@@ -188,7 +188,7 @@ fn prepare_node(config: &Config) -> anyhow::Result<(Plan, Prepared)> {
         f0,
         f1,
         queues: workers,
-        offloads: &|name| ethtool::prepare_funnel(name).map_err(|error| error.to_string()),
+        offloads: &|name| ethtool::prepare_funnel(name).map(drop).map_err(|error| error.to_string()),
     })?;
     Ok((plan, prepared))
 }
@@ -248,6 +248,7 @@ fn start_control(
     let readable: Vec<Readable> = handles.iter().map(|handle| handle.readable.clone()).collect();
     let started = Instant::now();
     let bell = bell.clone();
+    let kernel_side = KernelSide { kernel, uplink: prepared.uplink.name.clone(), funnel: prepared.f1.name.clone() };
     Ok(Control::start(ControlOptions {
         node_name: config.node.name.clone(),
         flows_max: u64::from(config.conntrack.max_flows),
@@ -260,7 +261,7 @@ fn start_control(
         epochs: joints.epochs.clone(),
         queues: readable.iter().map(|worker| worker.queues.clone()).collect(),
         wake,
-        dataplane: Box::new(KernelSide { kernel }),
+        dataplane: Box::new(kernel_side),
         neighbour_requests,
         published: Arc::new(move || bell.ring()),
         worker_reports: Box::new(move || reports::read(&readable, started)),

@@ -1,4 +1,5 @@
-//! `atalho check`: says what of configuration and manifests would be refused, without touching anything.
+//! `atalho check`: says what of configuration and manifests would be refused, and what of the machine's settings is wrong,
+//! without touching anything.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,10 +16,12 @@ pub struct CheckOptions {
     pub manifests: Option<PathBuf>,
     pub config: Option<PathBuf>,
     pub node: Option<String>,
+    /// What is wrong with the machine's settings, each with what to do about it.
+    pub machine: Vec<String>,
     pub json: bool,
 }
 
-/// Writes every refusal to `out`. Returns the exit code: 0 if there is none, 1 if the rest would work, 2 if nothing would.
+/// Writes everything that is wrong to `out`. Returns the exit code: 0 if nothing is, 1 if the rest would work, 2 if nothing would.
 pub fn run(options: &CheckOptions, out: &mut dyn Write) -> u8 {
     match try_run(options, out) {
         Ok(code) => code,
@@ -56,10 +59,12 @@ fn try_run(options: &CheckOptions, out: &mut dyn Write) -> Result<u8, String> {
             "pods": compiled.pod_ports.len(),
             "vips": vips,
             "refusals": refusals,
+            "machine": options.machine,
         });
         writeln!(out, "{report}")
     } else {
-        refusals.iter().try_for_each(|refusal| writeln!(out, "refused: {refusal}")).and_then(|()| {
+        let machine = options.machine.iter().try_for_each(|wrong| writeln!(out, "wrong: {wrong}"));
+        machine.and_then(|()| refusals.iter().try_for_each(|refusal| writeln!(out, "refused: {refusal}"))).and_then(|()| {
             let (services, endpoints, pods) = (model.service_count(), model.endpoint_count(), compiled.pod_ports.len());
             writeln!(
                 out,
@@ -70,7 +75,7 @@ fn try_run(options: &CheckOptions, out: &mut dyn Write) -> Result<u8, String> {
         })
     };
     written.map_err(|cause| format!("writing the report: {cause}"))?;
-    Ok(u8::from(!refusals.is_empty()))
+    Ok(u8::from(!refusals.is_empty() || !options.machine.is_empty()))
 }
 
 #[cfg(test)]
@@ -83,8 +88,13 @@ mod tests {
         std::fs::create_dir(&manifests).unwrap();
         std::fs::write(manifests.join("all.yaml"), objects).unwrap();
         std::fs::write(&file, config).unwrap();
-        let options =
-            CheckOptions { manifests: Some(manifests), config: Some(file), node: Some("node-a".into()), json };
+        let options = CheckOptions {
+            manifests: Some(manifests),
+            config: Some(file),
+            node: Some("node-a".into()),
+            machine: Vec::new(),
+            json,
+        };
         let mut out = Vec::new();
         let code = run(&options, &mut out);
         (code, String::from_utf8(out).unwrap().replace(&folder.path().display().to_string(), ""))

@@ -1,7 +1,7 @@
 //! What control asks of the kernel side. `main` implements it with the BPF maps and links, so that this crate needs no
 //! system calls of its own; tests implement it in memory.
 
-use atalho_layout::{ClaimKey, ClaimKind, LpmKey, PortRecord};
+use atalho_layout::{ClaimKey, ClaimKind, KernelCounter, LpmKey, PortRecord};
 
 /// The kernel side's maps and hooks, as far as tables change them.
 pub trait Dataplane: Send {
@@ -20,8 +20,10 @@ pub trait Dataplane: Send {
     fn current(&mut self) -> Result<InForce, String>;
     /// Values of the kernel's counters, in the order of [`atalho_layout::KERNEL_COUNTERS`], summed over CPUs.
     fn kernel_counters(&mut self) -> Result<Vec<u64>, String>;
-    /// Packets dropped because their pod had its share of an overloaded worker's queue, by the interface index of its port.
-    fn policed(&mut self) -> Result<Vec<(u32, u64)>, String>;
+    /// What was dropped of each pod, by the interface index of its port; what has not happened is left out.
+    fn pod_drops(&mut self) -> Result<Vec<(u32, KernelCounter, u64)>, String>;
+    /// Turns off again what somebody has turned on of the offloads of uplink and funnel; returns what that was.
+    fn keep_offloads(&mut self) -> Result<Vec<String>, String>;
 }
 
 /// What the maps hold.

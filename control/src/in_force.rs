@@ -182,7 +182,10 @@ mod tests {
         fn kernel_counters(&mut self) -> Result<Vec<u64>, String> {
             Ok(Vec::new())
         }
-        fn policed(&mut self) -> Result<Vec<(u32, u64)>, String> {
+        fn pod_drops(&mut self) -> Result<Vec<(u32, atalho_layout::KernelCounter, u64)>, String> {
+            Ok(Vec::new())
+        }
+        fn keep_offloads(&mut self) -> Result<Vec<String>, String> {
             Ok(Vec::new())
         }
     }

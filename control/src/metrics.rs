@@ -59,13 +59,12 @@ pub fn page(collector: &Collector) -> String {
     for (name, _, value) in collector.kernel_counters().unwrap_or_default() {
         page.line("atalho_kernel_packets_total", &[("event", name)], value);
     }
-    page.head(
-        "atalho_pod_policed_total",
-        "counter",
-        "Packets dropped because their pod had its share of an overloaded worker's queue.",
-    );
-    for (pod, packets) in collector.policed().unwrap_or_default() {
-        page.line("atalho_pod_policed_total", &[("pod", &pod)], packets);
+    let dropped = "atalho_pod_dropped_packets_total";
+    page.head(dropped, "counter", "Packets of pods that the kernel programs dropped, by pod and reason.");
+    for (pod, drops) in collector.pod_drops().unwrap_or_default() {
+        for (reason, packets) in drops {
+            page.line(dropped, &[("pod", &pod), ("reason", &reason)], packets);
+        }
     }
     page.single("atalho_flows", "gauge", "Tracked connections.", collector.table.count());
     page.single("atalho_flows_max", "gauge", "Connections that the table has room for.", collector.flows_max);
@@ -82,6 +81,12 @@ pub fn page(collector: &Collector) -> String {
         "counter",
         "Connections ended because their endpoint or port is gone.",
         shared.flows_ended,
+    );
+    page.single(
+        "atalho_offloads_turned_off_total",
+        "counter",
+        "Offloads of uplink or funnel that somebody had turned on.",
+        shared.offloads_turned_off,
     );
     page.single("atalho_ready", "gauge", "1 once the first tables are in use.", u8::from(shared.ready));
     page.single(

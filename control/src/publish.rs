@@ -262,13 +262,33 @@ impl Publisher {
         }
         let facts_changed = self.picture.facts != picture.facts;
         let managed_changed = self.picture.managed != picture.managed;
+        let own_links_changed = self.picture.own_links_told != picture.own_links_told;
         self.picture = picture;
+        if own_links_changed {
+            self.keep_offloads();
+        }
         if facts_changed {
             self.routes_stale = true;
             self.change();
         }
         if managed_changed && self.compiled.is_some() {
             self.sync_neighbours().await;
+        }
+    }
+
+    /// With the funnel's offloads on, pods' packets reach workers unfinished and leave with a wrong checksum.
+    fn keep_offloads(&self) {
+        let kept = lock(&self.parts.dataplane).keep_offloads();
+        let mut shared = self.parts.shared.lock();
+        match kept {
+            Ok(turned_off) => {
+                for offload in &turned_off {
+                    tracing::warn!("{offload} had been turned on by somebody; it is off again");
+                }
+                shared.offloads_turned_off += turned_off.len() as u64;
+                shared.set_faults(Part::Offloads, Vec::new());
+            }
+            Err(why) => shared.set_faults(Part::Offloads, vec![why]),
         }
     }
 

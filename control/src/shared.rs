@@ -77,6 +77,7 @@ pub enum Part {
     Routes,
     Neighbours,
     Facts,
+    Offloads,
     Manifests,
     Http,
 }
@@ -107,6 +108,8 @@ pub struct Published {
     /// Changes are waiting to be published since then.
     pub waiting_since: Option<Instant>,
     pub flows_ended: u64,
+    /// Offloads of uplink or funnel that somebody had turned on, and that were turned off again.
+    pub offloads_turned_off: u64,
     /// The node is being deleted, or about to be (taint ToBeDeletedByClusterAutoscaler).
     pub node_leaves: bool,
 }

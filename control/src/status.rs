@@ -55,10 +55,13 @@ pub struct Status {
     pub slow_path: SlowPathStatus,
     /// The kernel programs' counters, by name; null with an explanation in `faults` where they cannot be read.
     pub kernel: BTreeMap<String, u64>,
-    /// Packets dropped because their pod had its share of an overloaded worker's queue, by pod; those that had any. Part of
-    /// the kernel's `pod_policed`, less those of pods that are gone.
+    /// What the kernel programs dropped of each pod, by the name of the counter; those that happened, of pods that are
+    /// there. Part of `kernel`.
     #[serde(default)]
-    pub policed: BTreeMap<String, u64>,
+    pub pod_drops: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Offloads of uplink or funnel that somebody had turned on, and that were turned off again.
+    #[serde(default)]
+    pub offloads_turned_off: u64,
     /// Snapshots.
     pub published: u64,
     pub change_to_published_ms: Summary,
@@ -167,21 +170,23 @@ impl Collector {
         Ok(KERNEL_COUNTERS.iter().zip(values).map(|(counter, value)| (counter.name(), counter.text(), value)).collect())
     }
 
-    /// Policed packets by pod.
-    pub fn policed(&self) -> Result<BTreeMap<String, u64>, String> {
-        let counts = self.dataplane.lock().unwrap_or_else(std::sync::PoisonError::into_inner).policed()?;
+    /// What the kernel programs dropped, by pod and the name of the counter.
+    pub fn pod_drops(&self) -> Result<BTreeMap<String, BTreeMap<String, u64>>, String> {
+        let drops = self.dataplane.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pod_drops()?;
         let tables = self.snapshot.load();
-        let named = counts.into_iter().filter_map(|(ifindex, packets)| match tables.ports.get(&ifindex) {
-            Some(Port::Pod { name, .. }) => Some((name.to_string(), packets)),
-            _ => None,
-        });
-        Ok(named.collect())
+        let mut by_pod: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for (ifindex, counter, packets) in drops {
+            if let Some(Port::Pod { name, .. }) = tables.ports.get(&ifindex) {
+                by_pod.entry(name.to_string()).or_default().insert(counter.name().to_owned(), packets);
+            }
+        }
+        Ok(by_pod)
     }
 
     pub fn status(&self) -> Status {
         let reports = (self.reports)();
         let sum = |of: fn(&WorkerReport) -> u64| reports.iter().map(of).sum::<u64>();
-        let (kernel, policed) = (self.kernel_counters(), self.policed());
+        let (kernel, pod_drops) = (self.kernel_counters(), self.pod_drops());
         let shared = self.shared.lock();
         let mut faults: Vec<String> = shared.faults.values().flatten().cloned().collect();
         let kernel = match kernel {
@@ -191,8 +196,8 @@ impl Collector {
                 BTreeMap::new()
             }
         };
-        let policed = policed.unwrap_or_else(|why| {
-            faults.push(format!("reading the pods' policed packets: {why}"));
+        let pod_drops = pod_drops.unwrap_or_else(|why| {
+            faults.push(format!("reading the pods' drops: {why}"));
             BTreeMap::new()
         });
         Status {
@@ -215,7 +220,8 @@ impl Collector {
             punts: punts_of(&reports),
             slow_path: slow_path_status(&(self.slow_path)()),
             kernel,
-            policed,
+            pod_drops,
+            offloads_turned_off: shared.offloads_turned_off,
             published: shared.snapshots,
             change_to_published_ms: shared.change_to_published.summary(),
             change_to_use_ms: shared.change_to_use.summary(),
@@ -399,7 +405,6 @@ fn text_of(status: &Status) -> String {
         ("answered", &slow_path.answered),
         ("given up", &slow_path.dropped),
         ("kernel", &status.kernel),
-        ("policed", &status.policed),
     ];
     for (title, counts) in lists {
         let mut title = title;
@@ -407,6 +412,10 @@ fn text_of(status: &Status) -> String {
             let _ = writeln!(s, "{title:<9} {count:>12}  {name}");
             title = "";
         }
+    }
+    for (pod, drops) in &status.pod_drops {
+        let drops: Vec<String> = drops.iter().map(|(name, packets)| format!("{name} {packets}")).collect();
+        let _ = writeln!(s, "pod       {:>12}  {}", pod, drops.join(", "));
     }
     if slow_path.waiting > 0 {
         let _ = writeln!(s, "waiting   {:>12}  for a neighbour", slow_path.waiting);
@@ -498,8 +507,11 @@ mod tests {
         fn kernel_counters(&mut self) -> Result<Vec<u64>, String> {
             Ok((0..KERNEL_COUNTERS.len() as u64).collect())
         }
-        fn policed(&mut self) -> Result<Vec<(u32, u64)>, String> {
-            Ok(vec![(7, 5), (8, 2)])
+        fn pod_drops(&mut self) -> Result<Vec<(u32, atalho_layout::KernelCounter, u64)>, String> {
+            Ok(vec![(7, atalho_layout::KernelCounter::PodSpoof, 5), (8, atalho_layout::KernelCounter::PodVlan, 2)])
+        }
+        fn keep_offloads(&mut self) -> Result<Vec<String>, String> {
+            Ok(Vec::new())
         }
     }
 
@@ -565,7 +577,7 @@ mod tests {
         assert_eq!(value["refused"][0]["source"], "a.yaml:7");
         assert_eq!(value["drops"], json!({"no_route": 3}));
         assert_eq!(value["received"], 110);
-        assert_eq!(value["policed"], json!({"default/loud": 5}), "a pod that is gone has no name");
+        assert_eq!(value["pod_drops"], json!({"default/loud": {"pod_spoof": 5}}), "a pod that is gone has no name");
         let slow_path = &value["slow_path"];
         assert_eq!((&slow_path["punted"], &slow_path["waiting"]), (&json!(9), &json!(4)));
         assert_eq!(slow_path["answered"], json!({"echo_to_vip": 3}));

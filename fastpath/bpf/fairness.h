@@ -11,9 +11,8 @@
  * one pod update it without a lock; a lost update makes it a packet or two wrong.
  */
 #pragma once
-#include "kernel.h"
+#include "counters.h"
 #include "layout.h"
-#include "ports.h"
 
 #define SHARE 2
 /* In front of every segment of a GSO packet: Ethernet, IPv6, TCP with timestamps. */
@@ -46,29 +45,10 @@ struct {
     __uint(max_entries, SHARES_PER_QUEUE); /* the loader makes it as large as there are queues */
 } shares SEC(".maps");
 
-/* Packets that were policed, by port. */
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, __u32);
-    __type(value, __u64);
-    __uint(max_entries, PORTS_MAX);
-} policed SEC(".maps");
-
-INLINE void count_policed(__u32 port, __u32 packets)
-{
-    __u64 *count = bpf_map_lookup_elem(&policed, &port);
-    if (count) {
-        __sync_fetch_and_add(count, packets);
-        return;
-    }
-    __u64 first = packets;
-    bpf_map_update_elem(&policed, &port, &first, BPF_ANY);
-}
-
 /* Ring entries that a packet takes; those of all its segments where the kernel has joined some. */
-INLINE __u32 entries_of(const struct __sk_buff *skb, __u32 packets, __u32 piece_bytes)
+INLINE __u32 entries_of(struct __sk_buff *skb, __u32 piece_bytes)
 {
+    __u32 packets = segments(skb);
     __u32 bytes = skb->gso_size ? skb->gso_size + HEADERS_BYTES : skb->len;
     if (bytes <= piece_bytes || !piece_bytes)
         return packets;
@@ -85,14 +65,14 @@ INLINE __u32 entries_left(const struct share *share, __u32 taken)
 }
 
 /* Whether a pod's packet may enter the queue, and if so, books it. */
-INLINE bool may_enter(const struct __sk_buff *skb, __u32 queue, __u32 port, __u32 packets)
+INLINE bool may_enter(struct __sk_buff *skb, __u32 queue, __u32 port)
 {
     struct pressure *p = bpf_map_lookup_elem(&pressures, &queue);
     if (!is_fair || !p)
         return true;
     __u32 ring = READ_ONCE(p->ring);
     __u32 report = READ_ONCE(p->report);
-    __u32 entries = entries_of(skb, packets, READ_ONCE(p->piece_bytes));
+    __u32 entries = entries_of(skb, READ_ONCE(p->piece_bytes));
     if (READ_ONCE(p->seen_report) != report) {
         p->sent = 0;
         p->seen_report = report;

@@ -15,6 +15,7 @@
 #include "claims.h"
 #include "counters.h"
 #include "fairness.h"
+#include "pod_drops.h"
 #include "ports.h"
 
 /* Set by the loader. */
@@ -157,21 +158,21 @@ int pod_ingress(struct __sk_buff *skb)
     if (!port)
         return end_at(C_POD_UNKNOWN_PORT, skb, TC_DROP);
     if (!open_frame(&f, skb))
-        return end_at(C_MALFORMED, skb, TC_DROP);
+        return drop_of_pod(C_MALFORMED, skb);
     if (is_vlan(skb, f.ethertype))
-        return end_at(C_POD_VLAN, skb, TC_DROP);
+        return drop_of_pod(C_POD_VLAN, skb);
     if (f.ethertype == ETH_ARP)
-        return is_honest_arp(&f, port) ? end_at(C_POD_PASS, skb, TC_NEXT) : end_at(C_POD_SPOOF, skb, TC_DROP);
+        return is_honest_arp(&f, port) ? end_at(C_POD_PASS, skb, TC_NEXT) : drop_of_pod(C_POD_SPOOF, skb);
 
     enum parsed parsed = parse_ip(&p, f.ethertype, f.data + ETH_BYTES, f.end);
     if (parsed == PARSED && is_link_business(&p))
-        return is_honest_link_business(&p, port) ? end_at(C_POD_PASS, skb, TC_NEXT) : end_at(C_POD_SPOOF, skb, TC_DROP);
+        return is_honest_link_business(&p, port) ? end_at(C_POD_PASS, skb, TC_NEXT) : drop_of_pod(C_POD_SPOOF, skb);
     if (!same_mac(f.data, port->host_mac))
-        return end_at(C_POD_NOT_GATEWAY, skb, TC_DROP);
+        return drop_of_pod(C_POD_NOT_GATEWAY, skb);
     if (parsed != PARSED)
-        return end_at(C_MALFORMED, skb, TC_DROP);
+        return drop_of_pod(C_MALFORMED, skb);
     if (!is_own_source(&p, port))
-        return end_at(C_POD_SPOOF, skb, TC_DROP);
+        return drop_of_pod(C_POD_SPOOF, skb);
 
     /* A pod reaches its own node directly, but for node ports and for answers to the node's Service flows. */
     if (claim_on(p.own.dst, 0, 0) == CLAIM_NODE && ours_at_node(&p) == NOT_OURS)
@@ -179,13 +180,10 @@ int pod_ingress(struct __sk_buff *skb)
     /* The funnel would drop it without a word. */
     __u32 mtu_len = 0;
     if (bpf_check_mtu(skb, f1_ifindex, &mtu_len, 0, MTU_OF_SEGMENTS))
-        return end_at(C_POD_TOO_BIG, skb, TC_DROP);
+        return drop_of_pod(C_POD_TOO_BIG, skb);
     __u32 queue = queue_of(&p);
-    __u32 packets = segments(skb);
-    if (!may_enter(skb, queue, ifindex, packets)) {
-        count_policed(ifindex, packets);
-        return end_at(C_POD_POLICED, skb, TC_DROP);
-    }
+    if (!may_enter(skb, queue, ifindex))
+        return drop_of_pod(C_POD_POLICED, skb);
     return into_funnel(skb, queue, ifindex, C_POD_CLAIM);
 }
 

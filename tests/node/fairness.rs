@@ -159,9 +159,12 @@ fn round(session: &mut Session, quiet_pps: u64) -> Round {
     let mut both = sent.into_iter().zip(counts.split_whitespace().map(|count| count.parse().unwrap()));
     let policed = after.kernel["pod_policed"] - before.kernel["pod_policed"];
     let pod = format!("default/pod-{LOUD}");
-    let of_loud = |status: &Status| status.policed.get(&pod).copied().unwrap_or_default();
-    assert_eq!(after.policed.values().sum::<u64>(), after.kernel["pod_policed"], "{after:?}");
-    assert!((of_loud(&after) - of_loud(&before)) * 10 >= policed * 9, "{after:?}");
+    let of = |status: &Status, pod: &str| {
+        status.pod_drops.get(pod).and_then(|drops| drops.get("pod_policed")).copied().unwrap_or_default()
+    };
+    let of_all: u64 = after.pod_drops.keys().map(|pod| of(&after, pod)).sum();
+    assert_eq!(of_all, after.kernel["pod_policed"], "{after:?}");
+    assert!((of(&after, &pod) - of(&before, &pod)) * 10 >= policed * 9, "{after:?}");
     Round { loud: both.next().unwrap(), quiet: both.collect(), policed, busy_percent }
 }
 

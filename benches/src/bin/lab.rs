@@ -13,7 +13,7 @@ use atalho_benches::lab::signal::Interrupt;
 use atalho_benches::lab::{network, objects, paths};
 use atalho_benches::traffic::client::JobKind;
 use atalho_benches::traffic::flood::{self, Flood};
-use atalho_benches::traffic::{agent, junk};
+use atalho_benches::traffic::{agent, junk, raw};
 use atalho_benches::{apiserver, lab::plan::Family};
 use clap::{Parser, Subcommand, ValueEnum};
 use pnet_datalink::MacAddr;
@@ -48,6 +48,14 @@ enum Command {
     /// Send frames that nobody should send.
     #[command(hide = true)]
     Junk(JunkArguments),
+    /// Send frames, given a line each in hexadecimal digits, and print how many were sent.
+    #[command(hide = true)]
+    Frames {
+        #[arg(long)]
+        interface: String,
+        #[arg(long)]
+        copies: u64,
+    },
     /// Send datagrams at a pace, and print how many were sent.
     #[command(hide = true)]
     Flood(FloodArguments),
@@ -163,6 +171,10 @@ fn execute(command: Command) -> Result<bool> {
         Command::SelfTest { prefix } => self_test(&prefix),
         Command::Agent => agent::run().map(|()| true).context("the agent cannot go on"),
         Command::Junk(arguments) => send_junk(&arguments).map(|()| true),
+        Command::Frames { interface, copies } => {
+            println!("{}", raw::send_lines(&interface, copies, std::io::stdin().lock())?);
+            Ok(true)
+        }
         Command::Flood(FloodArguments { to, pps, seconds, flows }) => {
             println!("{}", flood::send(&Flood { to, pps, seconds, flows })?);
             Ok(true)

@@ -49,8 +49,10 @@ pub struct Status {
     pub originated: u64,
     /// Counters of the kernel programs.
     pub kernel: BTreeMap<String, u64>,
-    /// Packets dropped for fairness, by pod.
-    pub policed: BTreeMap<String, u64>,
+    /// What the kernel programs dropped, by pod and counter.
+    pub pod_drops: BTreeMap<String, BTreeMap<String, u64>>,
+    pub offloads_turned_off: u64,
+    pub faults: Vec<String>,
     pub published: u64,
     pub change_to_use_ms: ChangeToUse,
     pub workers: Vec<WorkerStatus>,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::command::run_in;
+use super::command::{run_in, run_with_input};
 use super::daemon::{Daemon, Objects, write_config};
 use super::lock::Lock;
 use super::network::Network;
@@ -20,6 +20,7 @@ use super::stack::wrong_packets;
 use crate::traffic::agent::Report;
 use crate::traffic::client::{Job, Outcome};
 use crate::traffic::driver::Agent;
+use crate::traffic::raw::to_hex;
 
 /// The two programs that a lab starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,6 +223,16 @@ impl Session {
         let program = self.programs.lab.to_string_lossy();
         let said = run_in(&self.namespace(from), &program, &arguments)?;
         said.trim().parse().with_context(|| format!("the sender of junk said {said:?}"))
+    }
+
+    /// Sends frames out of an interface at a place, each so many times, and returns how many the kernel took.
+    pub fn send_frames(&self, from: Place, interface: &str, frames: &[Vec<u8>], copies: u64) -> Result<u64> {
+        let net = format!("--net=/run/netns/{}", self.namespace(from));
+        let (program, copies) = (self.programs.lab.to_string_lossy(), copies.to_string());
+        let arguments = [net.as_str(), &*program, "frames", "--interface", interface, "--copies", &copies];
+        let lines: Vec<String> = frames.iter().map(|frame| to_hex(frame)).collect();
+        let said = run_with_input("nsenter", arguments, &lines.join("\n"))?;
+        said.trim().parse().with_context(|| format!("the sender of frames said {said:?}"))
     }
 
     pub fn namespace(&self, place: Place) -> String {

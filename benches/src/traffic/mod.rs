@@ -11,4 +11,5 @@ pub mod flood;
 pub mod junk;
 pub mod message;
 pub mod pattern;
+pub mod raw;
 pub mod server;

@@ -49,6 +49,8 @@ pub struct Picture {
     pub facts: Arc<NodeFacts>,
     /// Neighbours that the kernel keeps for us, resolved or not.
     pub managed: Arc<BTreeSet<(u32, IpAddr)>>,
+    /// Grows with everything that the kernel tells of the uplink and the funnel, a changed offload included.
+    pub own_links_told: u64,
 }
 
 /// Shows a picture in `show` at once and after every change, until nobody looks any more. An `Err` is final: the socket
@@ -120,11 +122,12 @@ struct Seen {
     routes: Vec<KernelRoute>,
     neighbours: BTreeMap<(u32, IpAddr), Mac>,
     managed: BTreeSet<(u32, IpAddr)>,
+    told: BTreeMap<u32, u64>,
 }
 
 impl Seen {
     async fn dump(&mut self, handle: &Handle) -> Result<(), NodeError> {
-        *self = Self::default();
+        *self = Self { told: std::mem::take(&mut self.told), ..Self::default() };
         let failed = |error| NodeError::request("reading the node's network", &error);
         {
             let mut links = std::pin::pin!(handle.link().get().execute());
@@ -211,10 +214,12 @@ impl Seen {
             up: message.header.flags.contains(LinkFlags::Up | LinkFlags::Running),
         };
         self.links.insert(message.header.index, link);
+        *self.told.entry(message.header.index).or_default() += 1;
     }
 
     fn forget_link(&mut self, index: u32) {
         self.links.remove(&index);
+        self.told.remove(&index);
         self.addresses.retain(|(i, _)| *i != index);
         self.neighbours.retain(|(i, _), _| *i != index);
         self.managed.retain(|(i, _)| *i != index);
@@ -274,7 +279,12 @@ impl Seen {
             uplink,
             funnel: f1,
         };
-        Picture { facts: Arc::new(facts), managed: Arc::new(self.managed.clone()) }
+        let told = |index: u32| self.told.get(&index).copied().unwrap_or_default();
+        Picture {
+            facts: Arc::new(facts),
+            managed: Arc::new(self.managed.clone()),
+            own_links_told: told(uplink).wrapping_add(told(f1)),
+        }
     }
 }
 

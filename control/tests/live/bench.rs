@@ -63,7 +63,10 @@ impl Dataplane for Kernel {
     fn kernel_counters(&mut self) -> Result<Vec<u64>, String> {
         Ok(vec![5; KERNEL_COUNTERS.len()])
     }
-    fn policed(&mut self) -> Result<Vec<(u32, u64)>, String> {
+    fn pod_drops(&mut self) -> Result<Vec<(u32, atalho_layout::KernelCounter, u64)>, String> {
+        Ok(Vec::new())
+    }
+    fn keep_offloads(&mut self) -> Result<Vec<String>, String> {
         Ok(Vec::new())
     }
 }

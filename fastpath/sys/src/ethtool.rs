@@ -94,10 +94,10 @@ pub fn get(interface: &str, offload: Offload) -> Result<bool, EthtoolError> {
     Ok(if bit == 0 { value != 0 } else { value & bit != 0 })
 }
 
-/// Turns an offload on or off; one that already is so needs no support for changing it.
-pub fn set(interface: &str, offload: Offload, on: bool) -> Result<(), EthtoolError> {
+/// Turns an offload on or off; one that already is so needs no support for changing it. Returns whether it was not.
+pub fn set(interface: &str, offload: Offload, on: bool) -> Result<bool, EthtoolError> {
     if get(interface, offload)? == on {
-        return Ok(());
+        return Ok(false);
     }
     let (read, write, bit) = offload.commands();
     let doing = || format!("turn {} {}", offload.name(), if on { "on" } else { "off" });
@@ -112,28 +112,39 @@ pub fn set(interface: &str, offload: Offload, on: bool) -> Result<(), EthtoolErr
     change().map_err(|source| failed(interface, doing(), "-k", source))?;
     // Some drivers say yes and keep it.
     if get(interface, offload)? == on {
-        Ok(())
+        Ok(true)
     } else {
         Err(failed(interface, doing(), "-k", io::Error::other("the driver kept it as it was")))
     }
 }
 
 /// The kernel's end of the funnel: the kernel finishes checksums and segments before a packet reaches a worker, and
-/// VLAN tags stay in the frame where a worker sees them.
-pub fn prepare_funnel(f1: &str) -> Result<(), EthtoolError> {
-    for offload in [Offload::TxChecksum, Offload::Tso, Offload::Gso, Offload::VlanTx, Offload::VlanRx] {
-        set(f1, offload, false)?;
-    }
-    Ok(())
+/// VLAN tags stay in the frame where a worker sees them. Returns what was on.
+pub fn prepare_funnel(f1: &str) -> Result<Vec<Offload>, EthtoolError> {
+    turn_off(f1, &FUNNEL_OFF)
 }
 
+/// What [`prepare_funnel`] turns off.
+pub const FUNNEL_OFF: [Offload; 5] =
+    [Offload::TxChecksum, Offload::Tso, Offload::Gso, Offload::VlanTx, Offload::VlanRx];
+
 /// The uplink: no packet is joined before XDP sees it, and VLAN tags stay in the frame. The stack's own joining (GRO)
-/// comes after XDP and serves the node's traffic, so it stays.
-pub fn prepare_uplink(uplink: &str) -> Result<(), EthtoolError> {
-    for offload in [Offload::Lro, Offload::VlanRx] {
-        set(uplink, offload, false)?;
+/// comes after XDP and serves the node's traffic, so it stays. Returns what was on.
+pub fn prepare_uplink(uplink: &str) -> Result<Vec<Offload>, EthtoolError> {
+    turn_off(uplink, &UPLINK_OFF)
+}
+
+/// What [`prepare_uplink`] turns off.
+pub const UPLINK_OFF: [Offload; 2] = [Offload::Lro, Offload::VlanRx];
+
+fn turn_off(interface: &str, offloads: &[Offload]) -> Result<Vec<Offload>, EthtoolError> {
+    let mut were_on = Vec::new();
+    for &offload in offloads {
+        if set(interface, offload, false)? {
+            were_on.push(offload);
+        }
     }
-    Ok(())
+    Ok(were_on)
 }
 
 /// Queue counts (`ethtool -l`).

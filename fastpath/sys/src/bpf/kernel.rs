@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use atalho_layout::{ClaimKey, ClaimKind, LpmKey, PortRecord, SECRET_WORDS};
+use atalho_layout::{ClaimKey, ClaimKind, KERNEL_COUNTERS, KernelCounter, LpmKey, PortRecord, SECRET_WORDS};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, XskMap};
 
@@ -84,7 +84,8 @@ pub struct Kernel {
     claims: HashMap<MapData, [u8; CLAIM_BYTES], u32>,
     ranges: LpmTrie<MapData, [u8; 16], u32>,
     ports: HashMap<MapData, u32, [u8; PORT_BYTES]>,
-    policed: HashMap<MapData, u32, u64>,
+    /// By port and counter.
+    pod_drops: HashMap<MapData, [u32; 2], u64>,
     counters: PerCpuArray<MapData, u64>,
     uplink_xsks: XskMap<MapData>,
     funnel_xsks: XskMap<MapData>,
@@ -163,7 +164,7 @@ impl Kernel {
             claims: typed(&folder, "claims")?,
             ranges: typed(&folder, "ranges")?,
             ports: typed(&folder, "ports")?,
-            policed: typed(&folder, "policed")?,
+            pod_drops: typed(&folder, "pod_drops")?,
             counters: typed(&folder, "counters")?,
             uplink_xsks: typed(&folder, "uplink_xsks")?,
             funnel_xsks: typed(&folder, "funnel_xsks")?,
@@ -256,7 +257,9 @@ impl Kernel {
     pub fn detach_pod(&mut self, ifindex: u32) -> Result<(), BpfError> {
         link::detach(&self.folder.path.join(pod_in(ifindex)))?;
         link::detach(&self.folder.path.join(pod_out(ifindex)))?;
-        absent_is_fine(self.policed.remove(&ifindex), "policed")?;
+        for counter in KERNEL_COUNTERS {
+            absent_is_fine(self.pod_drops.remove(&[ifindex, *counter as u32]), "pod_drops")?;
+        }
         absent_is_fine(self.ports.remove(&ifindex), "ports")
     }
 
@@ -286,11 +289,14 @@ impl Kernel {
         Ok(InForce { claims, ranges, pods: self.pods()? })
     }
 
-    /// Packets of each pod port that were dropped because the pod had its share of an overloaded worker's queue; ports that
-    /// had none are left out.
-    pub fn policed(&self) -> Result<Vec<(u32, u64)>, BpfError> {
-        let counts: Result<Vec<_>, _> = self.policed.iter().collect();
-        counts.map_err(|e| map_error("policed", "read", &e))
+    /// What was dropped of each pod port, by counter; what has not happened is left out.
+    pub fn pod_drops(&self) -> Result<Vec<(u32, KernelCounter, u64)>, BpfError> {
+        let mut drops = Vec::new();
+        for entry in self.pod_drops.iter() {
+            let ([ifindex, counter], packets) = entry.map_err(|e| map_error("pod_drops", "read", &e))?;
+            drops.extend(KERNEL_COUNTERS.get(counter as usize).map(|counter| (ifindex, *counter, packets)));
+        }
+        Ok(drops)
     }
 
     /// The programs' counters, in the order of [`atalho_layout::KERNEL_COUNTERS`], summed over CPUs.

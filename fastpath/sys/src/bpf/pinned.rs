@@ -52,11 +52,12 @@ const XSKMAP: u32 = 17;
 const NO_PREALLOC: u32 = 1;
 const MMAPABLE: u32 = 1 << 10;
 
-/// Capacities as the C side has them: claims.h, ports.h, workers.h.
+/// Capacities as the C side has them: claims.h, ports.h, pod_drops.h, workers.h.
 const CLAIMS: u32 = 131_072;
 const RANGES: u32 = 256;
 const FRAGMENTS: u32 = 16_384;
 const PORTS: u32 = 4096;
+const POD_DROPS: u32 = PORTS * 8;
 const QUEUES: u32 = 256;
 
 /// What a map must be.
@@ -95,7 +96,7 @@ pub(super) fn shapes(sizes: &Sizes) -> Vec<Shape> {
         shape(NEXT_HOPS, ARRAY, 4, NEXT_HOP.size, sizes.next_hops, MMAPABLE),
         shape(AFFINITY, ARRAY, 4, affinity::WORDS * 4, affinity::ENTRIES as u32, MMAPABLE),
         shape("pressures", ARRAY, 4, PRESSURE.size, FUNNEL_QUEUES_MAX, MMAPABLE),
-        shape("policed", HASH, 4, 8, PORTS, NO_PREALLOC),
+        shape("pod_drops", HASH, 8, 8, POD_DROPS, NO_PREALLOC),
         shape("claims", HASH, CLAIM_KEY.size as u32, 4, CLAIMS, NO_PREALLOC),
         shape("ranges", LPM_TRIE, LPM_KEY.size as u32, 4, RANGES, NO_PREALLOC),
         shape("ports", HASH, 4, PORT.size, PORTS, NO_PREALLOC),

@@ -78,7 +78,7 @@ fn a_pod_that_floods_leaves_room_for_the_others() {
     let dropped = u64::from(4000 - entered);
     let expected = vec![(KernelCounter::PodClaim, u64::from(entered)), (KernelCounter::PodPoliced, dropped)];
     assert_eq!(moved, expected);
-    assert_eq!(kernel.policed().unwrap(), [(loud.ifindex, dropped)]);
+    assert_eq!(kernel.pod_drops().unwrap(), [(loud.ifindex, KernelCounter::PodPoliced, dropped)]);
     // What the other one sends finds room.
     assert_eq!(enter(&kernel, &quiet, 200, 0), 200);
 
@@ -113,7 +113,7 @@ fn a_pod_that_floods_leaves_room_for_the_others() {
 
     // A pod that goes takes its count along.
     kernel.detach_pod(loud.ifindex).unwrap();
-    assert!(kernel.policed().unwrap().iter().all(|(ifindex, _)| *ifindex == quiet.ifindex));
+    assert!(kernel.pod_drops().unwrap().iter().all(|(ifindex, ..)| *ifindex == quiet.ifindex));
 }
 
 #[test]
