@@ -13,6 +13,7 @@ fn some_packet() -> impl Strategy<Value = Vec<u8>> {
         Just(Layer4::Udp),
         any::<u16>().prop_map(Layer4::EchoRequest),
         any::<u16>().prop_map(Layer4::EchoReply),
+        (0..16u8).prop_map(Layer4::Sctp),
     ];
     let family = prop_oneof![Just(Family::V4), Just(Family::V6)];
     (family, 0..12usize, 0..12usize, layer4, 0..100u16, 0..100usize, any::<bool>()).prop_map(

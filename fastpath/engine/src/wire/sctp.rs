@@ -98,18 +98,30 @@ pub fn set_ports(packet: &mut [u8], src_port: u16, dst_port: u16) {
     packet[CHECKSUM..HEADER_BYTES].copy_from_slice(&checksum);
 }
 
-/// The same in a packet of `packet_bytes` of which only the start is there, as quoted in an ICMP error. CRC32c is linear:
-/// what a change of the first word does to the checksum depends on the change and the length alone.
+/// The same in a packet of `packet_bytes` of which only the start is there, as quoted in an ICMP error. CRC32c is linear: the
+/// checksum changes by the difference between those of two packets of zeros with the old ports and the new.
 pub fn set_ports_quoted(packet: &mut [u8], packet_bytes: usize, src_port: u16, dst_port: u16) {
-    let old: [u8; 4] = array(packet, SOURCE_PORT).unwrap_or_default();
+    let ports = |packet: &[u8]| array(packet, SOURCE_PORT).unwrap_or_default();
+    let old = ports_and_zeros(ports(packet), packet_bytes);
     write_ports(packet, src_port, dst_port);
-    let new: [u8; 4] = array(packet, SOURCE_PORT).unwrap_or_default();
+    let new = ports_and_zeros(ports(packet), packet_bytes);
     let Some(field) = packet.get_mut(CHECKSUM..HEADER_BYTES) else { return };
-    let change = crc32c::crc32c(&old) ^ crc32c::crc32c(&new);
-    let shifted = crc32c::crc32c_combine(change, 0, packet_bytes.saturating_sub(old.len())).to_le_bytes();
-    for (byte, change) in field.iter_mut().zip(shifted) {
+    for (byte, change) in field.iter_mut().zip((old ^ new).to_le_bytes()) {
         *byte ^= change;
     }
+}
+
+/// CRC32c of a packet with nothing but ports.
+fn ports_and_zeros(ports: [u8; 4], packet_bytes: usize) -> u32 {
+    const ZEROS: [u8; 512] = [0; 512];
+    let mut crc = crc32c::crc32c(&ports);
+    let mut left = packet_bytes.saturating_sub(ports.len());
+    while left > 0 {
+        let bytes = left.min(ZEROS.len());
+        crc = crc32c::crc32c_append(crc, &ZEROS[..bytes]);
+        left -= bytes;
+    }
+    crc
 }
 
 fn write_ports(packet: &mut [u8], src_port: u16, dst_port: u16) {
