@@ -77,6 +77,9 @@ impl Node {
             Verdict::Drop(_) => {}
         }
         self.check();
+        for after in &self.out {
+            trace::keep(frame, after);
+        }
         std::mem::take(&mut self.out)
     }
 

@@ -24,6 +24,7 @@ fn hops_run_out() {
         assert_eq!(lab.table.count(), 0, "a packet that cannot leave makes no flow");
         lab.forwards("TTL 2", CLIENT, &asked(2), HOP_WEB, &Packet { dst: (f.web(), 8080), ..asked(1) });
         lab.punts("TTL 1 of a flow", CLIENT, &asked(1).build(), PuntReason::TtlExceeded);
+        lab.punts("TTL 0", CLIENT, &asked(0).build(), PuntReason::TtlExceeded);
         let to_node = Packet::new((f.far(), 50_000), SYN, (f.node(), NODE_PORT_NODE)).ttl(1);
         lab.forwards(
             "TTL 1 that ends here",

@@ -108,6 +108,13 @@ fn cases() -> Vec<Case> {
                     ..beyond(&node)
                 },
                 Case { what: "the node to a ClusterIP, endpoint here", ..node },
+                Case {
+                    what: "a far host to a node port, endpoint the node itself",
+                    asked: (f.node(), NODE_PORT_NODE),
+                    to: HOP_NODE,
+                    answers_from: FUNNEL,
+                    ..outside
+                },
                 pod,
             ]);
         }

@@ -11,6 +11,7 @@ use crate::{Vector, vector};
 pub const VECTORS: &[Vector] = &[
     vector("RFC 1812 section 5.2.2", "IPv4: version, lengths and checksum", ipv4),
     vector("RFC 8200 section 3", "IPv6: version and length", ipv6),
+    vector("RFC 2675 section 3", "a jumbogram, whose length stands in an option", jumbogram),
     vector("RFC 2474 section 3", "DSCP and ECN of every value are kept", dscp_and_ecn),
     vector("RFC 791 section 3.1", "identification, reserved bit and DF are kept", identification),
     vector("RFC 6437 section 2", "the flow label is kept", flow_label),
@@ -44,6 +45,14 @@ fn ipv6() {
     ] {
         lab.drops(what, CLIENT, &frame, reason);
     }
+}
+
+/// No port takes one; its payload length of 0 leaves nothing for the option.
+fn jumbogram() {
+    let v6 = Packet::udp((Family::V6.client(), 1), (Family::V6.web(), 2)).build();
+    let option = [17, 0, 0xc2, 4, 0, 1, 0, 0];
+    let frame = [&changed(&v6, &[(18, 0), (19, 0), (20, 0)])[..54], &option, &v6[54..]].concat();
+    Lab::new().drops("a jumbogram", CLIENT, &frame, TooShort);
 }
 
 fn protocols() {

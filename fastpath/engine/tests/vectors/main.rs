@@ -5,6 +5,7 @@
 mod lab;
 
 mod affinity;
+mod checksums;
 mod cutting;
 mod echo;
 mod ethernet;
@@ -18,6 +19,7 @@ mod ingress;
 mod ip_header;
 mod ipv4_options;
 mod martians;
+mod own_answers;
 mod sctp;
 mod services;
 mod snat;
@@ -62,6 +64,7 @@ macro_rules! subjects {
 subjects![
     affinity,
     cutting,
+    checksums,
     echo,
     ethernet,
     extension_headers,
@@ -74,6 +77,7 @@ subjects![
     ip_header,
     ipv4_options,
     martians,
+    own_answers,
     sctp,
     services,
     snat,
