@@ -135,6 +135,16 @@ pub const NODE_PORT_REMOTE: u16 = 30_081;
 /// Leads to the node itself, port 6443.
 pub const NODE_PORT_NODE: u16 = 30_082;
 
+/// The table's, for its hash.
+pub const SECRET: [u64; SECRET_WORDS] = {
+    let (mut words, mut at) = ([0; SECRET_WORDS], 0);
+    while at < SECRET_WORDS {
+        words[at] = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(at as u64 + 1);
+        at += 1;
+    }
+    words
+};
+
 pub struct Lab {
     pub engine: Engine,
     pub tables: Tables,
@@ -163,7 +173,11 @@ impl Default for Lab {
 
 impl Lab {
     pub fn new() -> Self {
-        let hops = NextHops::in_memory(16);
+        Self::on(ConnTable::in_memory(1024, &SECRET), AffinityTable::in_memory(64, &SECRET), NextHops::in_memory(16))
+    }
+
+    /// The same in memory of the caller's, for those who make many: it is never given back. The tables are empty.
+    pub fn on(table: ConnTable, affinity: AffinityTable, hops: NextHops) -> Self {
         let set = |index, kind, ifindex, destination, source| {
             hops.set(index, &NextHop { kind, ifindex, destination: Some(destination), source, mtu: MTU });
         };
@@ -172,9 +186,7 @@ impl Lab {
         set(HOP_CLIENT, NextHopKind::Pod, CLIENT, POD_MAC, HOST_END_MAC);
         set(HOP_GATEWAY, NextHopKind::Uplink, UPLINK, GATEWAY_MAC, UPLINK_MAC);
         set(HOP_OTHER_NODE, NextHopKind::Uplink, UPLINK, OTHER_NODE_MAC, UPLINK_MAC);
-        let secret: [u64; SECRET_WORDS] = std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(i as u64 + 1));
-        let (table, epochs) = (ConnTable::in_memory(1024, &secret), Arc::new(Epochs::new()));
-        let affinity = AffinityTable::in_memory(64, &secret);
+        let epochs = Arc::new(Epochs::new());
         let engine = Engine::new(EngineParts {
             worker: 0,
             table,
