@@ -19,6 +19,7 @@ use crate::model::{Change, Key, Object, Refusal, Source};
 
 #[cfg(test)]
 pub(crate) use documents::parse_one;
+pub use documents::{Documents, parse};
 pub use watch::Watch;
 
 /// A folder that cannot be read or watched at all.

@@ -57,13 +57,13 @@ const NOT_YET: &[&str] = &[
 
 /// What a file gave.
 #[derive(Debug, Default)]
-pub(super) struct Documents {
+pub struct Documents {
     pub objects: Vec<(Object, u32)>,
     pub refusals: Vec<Refusal>,
 }
 
 /// Reads every document of `text`; `path` tells the format by its ending and is named in refusals.
-pub(super) fn parse(path: &Path, text: &str) -> Documents {
+pub fn parse(path: &Path, text: &str) -> Documents {
     let mut documents = Documents::default();
     let mut refuse = |line: u32, object: String, problem: Problem| {
         let source = Source::File { path: path.to_owned(), line };
