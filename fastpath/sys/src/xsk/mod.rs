@@ -4,6 +4,7 @@
 //! is that memory, `socket` opens, [`queue`] joins them into what a worker uses: one queue of one interface.
 
 pub mod frames;
+mod memory_queue;
 pub mod queue;
 mod region;
 pub mod ring;
@@ -12,6 +13,7 @@ mod socket_memory;
 mod statistics;
 
 pub use frames::{Frame, FrameBooks, FramePool, Side};
+pub use memory_queue::KernelEnd;
 pub use queue::{Kick, Queue};
 pub use socket::{Mode, OpenError, OpenOptions, Opened, QueueOf, open};
 pub use statistics::{StatisticsReader, XskStatistics};
