@@ -144,7 +144,10 @@ fn walk(packet: &[u8], first: u8, at_fragment: AtFragment) -> Result<(u8, usize)
             transport => return Ok((transport, at)),
         }
         let [following, units] = array(packet, at).ok_or(DropReason::TooShort)?;
-        // An authentication header counts in four bytes, less two of these (RFC 4302 section 2.2).
+        // An authentication header counts in four bytes, less two of these, and has three at least (RFC 4302 section 2.2).
+        if next == AUTHENTICATION && units == 0 {
+            return Err(DropReason::BadHeaderLength);
+        }
         at += if next == AUTHENTICATION { (usize::from(units) + 2) * 4 } else { (usize::from(units) + 1) * 8 };
         next = following;
         if at > packet.len() {

@@ -102,6 +102,8 @@ fn lengths() {
     let beyond = [200, 1, 4, 0, 0, 0, 0];
     drops(&[(DESTINATION, &beyond)], BadHeaderLength);
     drops(&[OPTIONS, (AUTHENTICATION, &beyond)], BadHeaderLength);
+    // Shorter than what every authentication header has: there is no place for its sequence number.
+    drops(&[(AUTHENTICATION, &[0; 7])], BadHeaderLength);
     let mut cut = with(&[OPTIONS]);
     // A payload of one byte: the header's own length is not there.
     cut[18..20].copy_from_slice(&[0, 1]);

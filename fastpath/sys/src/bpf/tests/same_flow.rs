@@ -120,7 +120,8 @@ impl Generator {
             .collect();
         let mut rest = Vec::new();
         for pair in kinds.windows(2) {
-            let units = self.below(4) as u8;
+            // An authentication header of no units is none: workers drop it, whatever flow it might be of.
+            let units = self.below(4) as u8 + u8::from(pair[0] == AUTHENTICATION);
             let mut header = match pair[0] {
                 AUTHENTICATION => self.bytes((usize::from(units) + 2) * 4),
                 // What is reserved there is no length.

@@ -1,49 +1,38 @@
 //! A queue whose other end is the test instead of the kernel.
 
-use super::super::ring::{Consumer, Producer, in_memory};
+use super::super::memory_queue::KernelEnd;
 use super::*;
 
 const RING: u32 = 8;
 const CONTD: u32 = libc::XDP_PKT_CONTD;
 
-/// The kernel's ends of the four rings.
-struct Other {
-    rx: Producer<Desc>,
-    tx: Consumer<Desc>,
-    fill: Consumer<u64>,
-    completion: Producer<u64>,
-}
+/// The kernel's end of the rings.
+struct Other(KernelEnd);
 
 fn queue() -> (Queue, Other, FramePool) {
     let pool = FramePool::in_memory(2048, 32).unwrap().with_pieces();
-    let (rx_in, rx) = in_memory(RING, u32::MAX - 5);
-    let (tx, tx_out) = in_memory(RING, u32::MAX - 5);
-    let (fill, fill_out) = in_memory(RING, u32::MAX - 5);
-    let (completion_in, completion) = in_memory(RING, u32::MAX - 5);
-    let file = std::fs::File::open("/dev/null").unwrap();
-    let rings = Rings { rx, tx, fill, completion };
-    let queue = Queue::new(Side::Uplink, rings, Socket::Own(file.into()), Mode::Copy, &pool);
-    (queue, Other { rx: rx_in, tx: tx_out, fill: fill_out, completion: completion_in }, pool)
+    let (queue, kernel) = Queue::in_memory(Side::Uplink, RING, u32::MAX - 5, &pool).unwrap();
+    (queue, Other(kernel), pool)
 }
 
 impl Other {
     /// Receives a piece of `len` bytes into the next chunk of the fill ring.
     fn arrive(&mut self, len: u32, options: u32) {
-        let addr = self.fill.pop().expect("a chunk to receive into") + 256;
-        self.fill.release();
-        assert!(self.rx.push(Desc { addr, len, options }));
-        self.rx.publish();
+        let addr = self.0.fill.pop().expect("a chunk to receive into") + 256;
+        self.0.fill.release();
+        assert!(self.0.rx.push(Desc { addr, len, options }));
+        self.0.rx.publish();
     }
 
     /// Sends everything that is in the transmit ring; returns lengths and whether more follow.
     fn send(&mut self) -> Vec<(u32, bool)> {
         let mut sent = Vec::new();
-        while let Some(desc) = self.tx.pop() {
+        while let Some(desc) = self.0.tx.pop() {
             sent.push((desc.len, desc.options == CONTD));
-            assert!(self.completion.push(desc.addr));
+            assert!(self.0.completion.push(desc.addr));
         }
-        self.tx.release();
-        self.completion.publish();
+        self.0.tx.release();
+        self.0.completion.publish();
         sent
     }
 }
@@ -100,7 +89,7 @@ fn a_packet_with_a_piece_that_was_never_lent_is_no_packet() {
         for piece in 0..3 {
             let options = if piece < 2 { CONTD } else { 0 };
             if piece == hole {
-                assert!(other.rx.push(Desc { addr: 1 << 40, len: 100, options }));
+                assert!(other.0.rx.push(Desc { addr: 1 << 40, len: 100, options }));
             } else {
                 other.arrive(100, options);
             }
