@@ -1,5 +1,7 @@
 //! A running node's packets, captured and replayed.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -8,8 +10,13 @@ use atalho_benches::lab::daemon::{Objects, command, write_config};
 use atalho_benches::lab::objects;
 use atalho_benches::lab::plan::Plan;
 use atalho_benches::lab::session::Session;
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use pcap_file::pcapng::{Block, PcapNgReader};
 
 use crate::support::{assert_all_paths_work, atalho, programs, skipped, turn};
+
+/// Of the default range for masqueraded connections.
+const FIRST_SOURCE_PORT: u16 = 61_000;
 
 /// Ends the daemon whatever happens.
 struct Running(Child);
@@ -28,6 +35,33 @@ fn replay(plan: &Plan, config: &Path, capture: &Path, out: &Path) -> (Vec<u8>, V
     let output = command.arg("--in").arg(capture).arg("--out").arg(out).output().expect("a replay");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     (std::fs::read(out).expect("a capture"), output.stdout)
+}
+
+/// Source, destination and whether it is TCP, of every packet.
+fn tuples(capture: &[u8]) -> Vec<(SocketAddr, SocketAddr, bool)> {
+    let mut reader = PcapNgReader::new(capture).expect("a capture");
+    let mut tuples = Vec::new();
+    while let Some(block) = reader.next_block() {
+        if let Block::EnhancedPacket(packet) = block.expect("a whole block") {
+            tuples.push(tuple(&packet.data));
+        }
+    }
+    tuples
+}
+
+fn tuple(frame: &[u8]) -> (SocketAddr, SocketAddr, bool) {
+    let packet = SlicedPacket::from_ethernet(frame).expect("a packet");
+    let (src, dst): (IpAddr, IpAddr) = match packet.net.expect("IP") {
+        NetSlice::Ipv4(v4) => (v4.header().source_addr().into(), v4.header().destination_addr().into()),
+        NetSlice::Ipv6(v6) => (v6.header().source_addr().into(), v6.header().destination_addr().into()),
+        NetSlice::Arp(_) => panic!("ARP is not a worker's"),
+    };
+    let (src_port, dst_port, is_tcp) = match packet.transport {
+        Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port(), true),
+        Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port(), false),
+        _ => (0, 0, false),
+    };
+    (SocketAddr::new(src, src_port), SocketAddr::new(dst, dst_port), is_tcp)
 }
 
 #[test]
@@ -85,16 +119,24 @@ fn a_nodes_traffic_is_captured_and_replays_the_same_twice() {
     assert!(seen + lost >= received && seen > 1000, "{seen} captured, {lost} lost of at least {received}");
 
     let of = |verdict: &str| lines.iter().filter(|line| line["verdict"] == verdict).count();
-    let others: Vec<_> = lines.iter().filter(|line| line["verdict"] == "drop" || line["verdict"] == "reject").collect();
-    println!(
-        "{seen} packets: {} forwarded, {} passed, {} others; {lost} lost",
-        of("forward"),
-        of("pass"),
-        others.len()
-    );
-    // Source ports are drawn anew, so answers to masqueraded connections are nobody's here; all else goes its way.
-    assert!(of("forward") * 10 > lines.len() * 6, "{books}");
-    assert!(others.len() * 50 < lines.len(), "{books}: {:?}", &others[..others.len().min(20)]);
+    println!("{seen} packets: {} forwarded, {} passed, {} dropped; {lost} lost", of("forward"), of("pass"), of("drop"));
+    assert!(of("forward") * 2 > lines.len(), "{books}");
+    // Source ports are drawn anew, so of a masqueraded connection only one side is seen: the answers are nobody's, and what
+    // follows them has no place in it. All else goes its way.
+    let (came, went) = (tuples(&std::fs::read(&capture).expect("a capture")), tuples(&first.0));
+    let mut masqueraded = BTreeSet::new();
+    for (line, came) in lines.iter().zip(&came) {
+        let number = line["out"][0].as_u64();
+        if line["verdict"] == "forward" && number.is_some_and(|number| went[number as usize - 1].0 != came.0) {
+            masqueraded.insert(came);
+        }
+        // An answer may meet another connection's new port by chance.
+        let is_answer = came.1.port() >= FIRST_SOURCE_PORT;
+        let is_well =
+            line["verdict"] == "forward" || line["verdict"] == "pass" || masqueraded.contains(came) || is_answer;
+        assert!(is_well, "{line}: {came:?}");
+    }
+    assert!(masqueraded.len() > 10, "the lab masquerades some");
     for port in ["uplink", "node", "pod:default/pod-1"] {
         assert!(
             lines.iter().any(|line| line["in"] == port && line["verdict"] == "forward"),
