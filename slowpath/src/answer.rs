@@ -44,10 +44,12 @@ pub fn answer(packet: &Punted<'_>, reason: PuntReason, mtu: u16, tables: &Tables
             may(mtu != 0, DropReason::TooBig)?;
             router_error(packet, Error::TooBig { mtu }, DropReason::TooBig, tables)
         }
-        // These wait or go on, see `crate::slow_path`.
-        PuntReason::NeighbourUnresolved | PuntReason::Fragment | PuntReason::ToCut => {
-            Err(DropReason::SlowPathMalformed)
+        // It has waited long enough.
+        PuntReason::NeighbourUnresolved => {
+            router_error(packet, Error::HostUnreachable, DropReason::NeighbourTimeout, tables)
         }
+        // These wait or go on, see `crate::slow_path`.
+        PuntReason::Fragment | PuntReason::ToCut => Err(DropReason::SlowPathMalformed),
     }
 }
 

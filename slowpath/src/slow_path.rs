@@ -132,6 +132,10 @@ impl SlowPath {
             }
             Task::Punt { reason: PuntReason::Fragment, .. } => self.follow(now_ms, worker, buffer, &mut out),
             Task::Punt { reason: PuntReason::ToCut, mtu, .. } => self.cut(worker, buffer, mtu, &mut out),
+            // A wait for nobody.
+            Task::Punt { reason: PuntReason::NeighbourUnresolved, .. } | Task::Resume | Task::Reply | Task::Drop(_) => {
+                out(worker, dropped(&self.counters, buffer, DropReason::SlowPathMalformed));
+            }
             Task::Punt { reason, mtu, .. } => match self.answer(now_ms, reason, mtu, &mut buffer) {
                 Ok(()) => {
                     self.counters.answered(reason);
@@ -140,16 +144,13 @@ impl SlowPath {
                 }
                 Err(reason) => out(worker, dropped(&self.counters, buffer, reason)),
             },
-            Task::Resume | Task::Reply | Task::Drop(_) => {
-                out(worker, dropped(&self.counters, buffer, DropReason::SlowPathMalformed));
-            }
         }
         self.counters.waiting(self.waiting.packets() + self.fragments.waiting());
     }
 
     /// Gives `out` the packets that need not wait any more, each with the worker whose buffer it is.
     pub fn tick(&mut self, now_ms: u64, mut out: impl FnMut(usize, Box<Handoff>)) {
-        let Self { parts, waiting, fragments, counters, .. } = self;
+        let Self { parts, waiting, counters, .. } = self;
         let tables = (parts.tables)();
         let next_hops = parts.next_hops;
         // Both callbacks give buffers out; they are gathered so that they need not share `out`.
@@ -168,10 +169,22 @@ impl SlowPath {
             out(worker, buffer);
         }
         for (worker, buffer, reason) in given_up {
-            out(worker, dropped(counters, buffer, reason));
+            out(worker, self.given_up(now_ms, buffer, reason));
         }
+        let Self { waiting, fragments, counters, .. } = self;
         fragments.tick(now_ms, &mut |leaving| followed(counters, leaving, &mut out));
         counters.waiting(waiting.packets() + fragments.waiting());
+    }
+
+    /// What becomes of a packet that has waited for a neighbour in vain: its sender is told, if it may be.
+    fn given_up(&mut self, now_ms: u64, mut buffer: Box<Handoff>, reason: DropReason) -> Box<Handoff> {
+        const WHY: PuntReason = PuntReason::NeighbourUnresolved;
+        if reason != DropReason::NeighbourTimeout || self.answer(now_ms, WHY, 0, &mut buffer).is_err() {
+            return dropped(&self.counters, buffer, reason);
+        }
+        self.counters.answered(WHY);
+        buffer.task = Task::Reply;
+        buffer
     }
 
     fn wait(

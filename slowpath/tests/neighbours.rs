@@ -4,8 +4,11 @@ mod node;
 
 use atalho_engine::handoff::Task;
 use atalho_engine::next_hops::NextHop;
-use atalho_engine::verdict::DropReason;
+use std::net::IpAddr;
+
+use atalho_engine::verdict::{DropReason, PuntReason};
 use atalho_slowpath::Limits;
+use etherparse::{NetSlice, TransportSlice};
 use node::*;
 
 const FULL: Option<Task> = Some(Task::Drop(DropReason::NeighbourQueueFull));
@@ -106,6 +109,43 @@ fn a_packet_waits_three_seconds_and_is_dropped_by_name() {
     assert_eq!(node.tick(3500).len(), 1);
     let books = node.slow.counters().books();
     assert_eq!(books.dropped[DropReason::NeighbourTimeout as usize], 2);
+}
+
+#[test]
+fn who_sent_a_packet_that_waited_in_vain_is_told() {
+    for (src, dst, primary) in
+        [("10.244.0.7", "192.0.2.77", "192.0.2.10"), ("fd00:244::7", "2001:db8::77", "2001:db8::10")]
+    {
+        let mut frame = Vec::new();
+        let ethernet = etherparse::PacketBuilder::ethernet2([2; 6], [2; 6]);
+        match (ip(src), ip(dst)) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => ethernet.ipv4(src.octets(), dst.octets(), 9).udp(1, 2),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => ethernet.ipv6(src.octets(), dst.octets(), 9).udp(1, 2),
+            _ => unreachable!(),
+        }
+        .write(&mut frame, b"content")
+        .unwrap();
+        let mut node = TestNode::new();
+        node.wait_for(0, 0, ip(dst), &frame);
+        let out = node.tick(3000);
+        assert_eq!(out[0].1.task, Task::Reply);
+        let answer = etherparse::SlicedPacket::from_ethernet(out[0].1.bytes()).unwrap();
+        let (from, to, kind, quote): (IpAddr, IpAddr, _, _) = match (answer.net.unwrap(), answer.transport.unwrap()) {
+            (NetSlice::Ipv4(ip), TransportSlice::Icmpv4(icmp)) => {
+                let kind = (icmp.type_u8(), icmp.code_u8());
+                (ip.header().source_addr().into(), ip.header().destination_addr().into(), kind, icmp.payload())
+            }
+            (NetSlice::Ipv6(ip), TransportSlice::Icmpv6(icmp)) => {
+                let kind = (icmp.type_u8(), icmp.code_u8());
+                (ip.header().source_addr().into(), ip.header().destination_addr().into(), kind, icmp.payload())
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((from, to, quote), (ip(primary), ip(src), &frame[14..]));
+        assert_eq!(kind, if from.is_ipv4() { (3, 1) } else { (1, 3) });
+        let books = node.slow.counters().books();
+        assert_eq!(books.answered[PuntReason::NeighbourUnresolved as usize], 1);
+    }
 }
 
 #[test]

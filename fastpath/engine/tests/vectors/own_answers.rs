@@ -15,6 +15,7 @@ use crate::{Vector, vector};
 pub const VECTORS: &[Vector] = &[
     vector("RFC 1812 section 4.3.2.4", "time exceeded comes from the node's primary address", time_exceeded),
     vector("RFC 1191 section 4", "too big says the next link's MTU", too_big),
+    vector("RFC 1812 section 4.3.3.1", "host unreachable where the neighbour stays silent", host_unreachable),
     vector("Service v1, endpoints", "without endpoint: TCP is reset, the rest is told port unreachable", refused),
     vector("RFC 9293 section 3.10.7.1", "a reset is never answered, a segment with ACK at its place", resets),
     vector("RFC 1122 section 3.2.2.6", "a Service's address answers an echo", echo),
@@ -70,6 +71,18 @@ fn too_big() {
         // To the node itself the Service answers: its stack refuses its own address from a port.
         let long = Packet::udp((f.node(), 45_000), (f.vip_local(), 53)).payload(&[7; 1400]).build();
         error(&answer(&mut node, FUNNEL, &long), f.vip_local(), f.node(), &long);
+    }
+}
+
+fn host_unreachable() {
+    for f in FAMILIES {
+        let mut node = Node::new();
+        let probe = Packet::udp((f.client(), 40_000), (f.stranger(), 9)).build();
+        assert_eq!(node.send(CLIENT, &probe).len(), 0, "it waits");
+        assert_eq!(node.wait_ms(2_999).len(), 0);
+        let out = node.wait_ms(1);
+        assert_eq!(out.len(), 1);
+        assert_eq!(error(&out[0], f.node(), f.client(), &probe), if f == Family::V4 { [3, 1] } else { [1, 3] });
     }
 }
 
