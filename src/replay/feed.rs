@@ -131,7 +131,7 @@ impl Feed {
     fn advance(&mut self, to_ns: u64, out: &mut Out) -> io::Result<()> {
         loop {
             let objects_ns = self.due_ns.front().copied();
-            let look_ns = self.node.has_waiting().then(|| self.clock.now_ns() + LOOK_EVERY_NS);
+            let look_ns = self.next_look_ns();
             let Some(next_ns) = [objects_ns, look_ns].into_iter().flatten().min().filter(|next| *next <= to_ns) else {
                 break;
             };
@@ -167,11 +167,16 @@ impl Feed {
     /// Gives packets that still wait their time, so that every one has an end.
     fn wait_out(&mut self, out: &mut Out) -> io::Result<()> {
         let until_ns = self.clock.now_ns().saturating_add(WAIT_MAX_NS);
-        while self.node.has_waiting() && self.clock.now_ns() < until_ns {
-            self.step(self.clock.now_ns() + LOOK_EVERY_NS);
+        while let Some(next_ns) = self.next_look_ns().filter(|next_ns| *next_ns <= until_ns) {
+            self.step(next_ns);
             self.node.tick(&self.clock, out)?;
         }
         Ok(())
+    }
+
+    /// When the slow path has to look after packets that wait; never at the end of all time.
+    fn next_look_ns(&self) -> Option<u64> {
+        self.clock.now_ns().checked_add(LOOK_EVERY_NS).filter(|_| self.node.has_waiting())
     }
 }
 

@@ -133,6 +133,9 @@ impl Report {
             self.write(&line)?;
         }
         let Books { received, forwarded, punted, originated, dropped } = self.books;
+        let in_all: u64 = dropped.iter().sum();
+        // What waits at the end is still the slow path's.
+        let punted = punted.max(received.saturating_sub(forwarded + in_all));
         let by_reason = || DropReason::ALL.iter().zip(dropped).filter(|(_, count)| *count > 0);
         if self.is_json {
             let dropped: Map<String, Value> =
@@ -146,7 +149,6 @@ impl Report {
             });
             writeln!(self.output, "{books}")?;
         } else {
-            let in_all: u64 = dropped.iter().sum();
             writeln!(self.output)?;
             writeln!(
                 self.output,

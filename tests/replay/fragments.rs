@@ -83,3 +83,29 @@ fn a_packet_that_is_too_long_and_may_be_cut_is_cut() {
         "two more pieces, an answer"
     );
 }
+
+#[test]
+fn what_waits_at_the_end_of_all_time_is_written_without_an_end() {
+    let order = crate::capture::Order::Little;
+    let lost = fragments(&long_datagram("10.244.1.14:40000", "10.96.0.50:443", 2000), 1000).pop().expect("the last");
+    let other = udp("10.244.1.14:41000", "10.96.0.50:443", b"hello");
+    // Seconds, so that the file can name more of them than the clock can count in nanoseconds.
+    let capture = [
+        order.section(),
+        order.port(POD_4, 0),
+        order.packet(0, 0, other.len(), &other),
+        order.packet(0, u64::MAX, lost.len(), &lost),
+        order.packet(0, u64::MAX, other.len(), &other),
+    ]
+    .concat();
+    let lab = Lab::new();
+    let (from, to) = (lab.folder().join("in.pcapng"), lab.folder().join("out.pcapng"));
+    std::fs::write(&from, capture).expect("a capture");
+    let output = crate::lab::command(&crate::lab::examples(), &from, &to).output().expect("a run");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        told.contains("{\"n\":2,\"in\":\"pod:default/pod-4\",\"verdict\":\"wait\",\"reason\":null,\"out\":[]}"),
+        "{told}"
+    );
+}
