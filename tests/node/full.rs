@@ -99,8 +99,8 @@ fn table_full(status: &Status) -> u64 {
 }
 
 #[test]
-fn packets_to_a_silent_neighbour_wait_and_are_dropped_by_name() {
-    if skipped("packets_to_a_silent_neighbour_wait_and_are_dropped_by_name") {
+fn packets_to_a_silent_neighbour_wait_and_their_senders_are_told() {
+    if skipped("packets_to_a_silent_neighbour_wait_and_their_senders_are_told") {
         return;
     }
     let _turn = turn();
@@ -131,7 +131,7 @@ fn packets_to_a_silent_neighbour_wait_and_are_dropped_by_name() {
         .daemon_mut()
         .unwrap()
         .wait_for(Duration::from_secs(30), "to give up", |status| {
-            status.slow_path.waiting == 0 && status.slow_path.dropped.contains_key("neighbour_timeout")
+            status.slow_path.waiting == 0 && status.slow_path.answered.contains_key("neighbour_unresolved")
         })
         .unwrap();
     assert!(status.slow_path.dropped.contains_key("neighbour_queue_full"), "{status:?}");

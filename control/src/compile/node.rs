@@ -132,7 +132,7 @@ impl NodePart {
             facts.neighbours.keys().filter(|(ifindex, _)| *ifindex == facts.uplink).map(|(_, address)| *address);
         let wanted: BTreeSet<IpAddr> = gateways.iter().copied().chain(resolved).collect();
         for address in wanted {
-            // Without a free index a host stays unknown: its packets are dropped as neighbour_timeout.
+            // Without a free index a host stays unknown: its packets are answered with host unreachable.
             if indexes.index(Identity::Uplink(address)).is_none() && gateways.contains(&address) {
                 self.refusals.push(Refusal {
                     object: format!("gateway {address}"),
