@@ -128,11 +128,25 @@ fn a_task_that_is_no_punt_is_given_back_as_a_drop() {
     assert_eq!(node.handle(0, 7, foreign).len(), 1, "a worker that does not exist");
 }
 
+/// A first fragment of the echo, or a later one by a flip of one bit.
+fn fragment_v6() -> Vec<u8> {
+    let mut frame = echo_v6();
+    let next = std::mem::replace(&mut frame[20], 44);
+    frame.splice(54..54, [next, 0, 0, 1, 0, 0, 0, 7]);
+    frame.truncate(54 + 8 + (frame.len() - 62) / 8 * 8);
+    let len = (frame.len() - 54) as u16;
+    frame[18..20].copy_from_slice(&len.to_be_bytes());
+    frame
+}
+
 /// Whole junk, or a good packet with a few bytes changed and its end cut off.
 fn junk() -> impl Strategy<Value = Vec<u8>> {
-    let changed = (0..3usize, proptest::collection::vec((0..120usize, any::<u8>()), 0..6), 0..120usize);
+    let changed = (0..4usize, proptest::collection::vec((0..120usize, any::<u8>()), 0..6), 0..120usize);
     let damaged = changed.prop_map(|(which, changes, keep)| {
-        let mut frame = [udp_v4, echo_v6, tcp_v4][which]();
+        let mut frame = match which {
+            3 => fragment_v6(),
+            which => [udp_v4, echo_v6, tcp_v4][which](),
+        };
         for (at, byte) in changes {
             if let Some(place) = frame.get_mut(at) {
                 *place = byte;
@@ -152,8 +166,12 @@ proptest! {
         let mut node = TestNode::new();
         let ingress = [UPLINK, NODE_PORT, POD_PORT, 1][port];
         for reason in PuntReason::ALL {
-            let buffer = node.punt(0, *reason, ingress, mtu, &frame).expect("nothing waits without an address");
-            prop_assert!(matches!(buffer.task, Task::Reply | Task::Drop(_)));
+            let Some(buffer) = node.punt(0, *reason, ingress, mtu, &frame) else {
+                prop_assert_eq!(*reason, PuntReason::Fragment, "nothing else waits without an address");
+                continue;
+            };
+            let goes_on = buffer.task == Task::Resume && *reason == PuntReason::Fragment;
+            prop_assert!(matches!(buffer.task, Task::Reply | Task::Drop(_)) || goes_on);
             prop_assert!(buffer.len <= buffer.frame.len());
         }
     }
