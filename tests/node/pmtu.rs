@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atalho_benches::lab::command::run_in;
 use atalho_benches::lab::paths::{self, Path, Place};
 use atalho_benches::lab::plan::{Family, Plan};
 use atalho_benches::lab::session::Session;
@@ -18,6 +19,18 @@ fn lab(prefix: &str) -> Session {
 fn run(session: &mut Session, path: &Path, job: Job) -> Outcome {
     let id = session.ask(path.from, job).unwrap();
     session.wait_for(&[id], Duration::from_secs(60)).unwrap().remove(0)
+}
+
+/// Who sends long packets over the short link knows it of the address that it sends them to: a client of the Service's, an
+/// endpoint of the one that it sees asking.
+fn assert_is_known(session: &Session, path: &Path) {
+    let plan = session.plan();
+    let (namespace, to) = match path.from {
+        Place::Far => (plan.pod(2), path.source),
+        from => (session.namespace(from), path.udp.ip()),
+    };
+    let route = run_in(&namespace, "ip", &["route", "get", &to.to_string()]).unwrap();
+    assert!(route.contains(&format!("mtu {BEYOND_MTU}")), "{}: {namespace}: {route}", path.name);
 }
 
 /// Paths that lead over the short link, always or for some endpoints.
@@ -87,6 +100,7 @@ fn datagrams_find_the_path_mtu_through_services_both_ways() {
             );
             assert!(outcome.failures.iter().all(|failure| failure.number < 20), "{what}: {outcome:?}");
         }
+        assert_is_known(&session, &path);
     }
     assert_even_and_right(&session);
 }
