@@ -14,4 +14,5 @@ mod long;
 mod objects;
 mod packets;
 mod same;
+mod sctp;
 mod why;

@@ -127,6 +127,43 @@ fn transport_sum(src: IpAddr, dst: IpAddr, packet: &SlicedPacket<'_>) -> u64 {
     sum
 }
 
+/// An SCTP packet of one chunk with this value. Its verification tag is 1.2.3.4, 0 in an INIT.
+pub fn sctp(src: &str, dst: &str, chunk: u8, value: &[u8]) -> Vec<u8> {
+    let (src, dst) = (at(src), at(dst));
+    let ports = [src.port().to_be_bytes(), dst.port().to_be_bytes()].concat();
+    let tag = if chunk == 1 { [0; 4] } else { [1, 2, 3, 4] };
+    let chunk_header = [&[chunk, 0][..], &(4 + value.len() as u16).to_be_bytes()].concat();
+    let mut packet = [&ports[..], &tag, &[0; 4], &chunk_header, value].concat();
+    let sum = crc32c(&packet);
+    packet[8..12].copy_from_slice(&sum.to_le_bytes());
+    let mut bytes = Vec::new();
+    ip(src.ip(), dst.ip(), 64).write(&mut bytes, ip_number::SCTP, &packet).expect("a packet");
+    bytes
+}
+
+/// Source and destination with ports of an SCTP packet whose checksum must be right.
+pub fn sctp_tuple(bytes: &[u8]) -> (String, String) {
+    let at = if bytes[14] >> 4 == 4 { 34 } else { 54 };
+    let mut packet = bytes[at..].to_vec();
+    packet[8..12].fill(0);
+    assert_eq!(bytes[at + 8..at + 12], crc32c(&packet).to_le_bytes(), "CRC32c");
+    let address = |range: std::ops::Range<usize>| match <[u8; 4]>::try_from(&bytes[range.clone()]) {
+        Ok(v4) => IpAddr::from(v4),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(&bytes[range]).expect("an address")),
+    };
+    let (src, dst) = if at == 34 { (26..30, 30..34) } else { (22..38, 38..54) };
+    let port = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let end = |range, port| SocketAddr::new(address(range), port).to_string();
+    (end(src, port(at)), end(dst, port(at + 2)))
+}
+
+/// Bit by bit (RFC 9260 appendix A).
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 })
+    })
+}
+
 /// Destination and source MAC.
 pub fn macs(bytes: &[u8]) -> ([u8; 6], [u8; 6]) {
     (bytes[..6].try_into().expect("6 bytes"), bytes[6..12].try_into().expect("6 bytes"))
