@@ -22,6 +22,7 @@ use atalho_slowpath::{Bell, Limits, Parts, SlowPath, SlowPathCounters};
 use atalho_sys::bpf::{Folder, Grace, Kernel, Setup, Sizes};
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::mmap::SharedArray;
+use atalho_sys::xsk::needs_pieces;
 use atalho_sys::{check, ethtool, random};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -169,7 +170,7 @@ fn prepare_node(config: &Config) -> anyhow::Result<(Plan, Prepared)> {
         None => atalho_control::node::default_interface()?,
     };
     let interface = check::interface(&uplink)?;
-    check::native_xdp(interface.ifindex)?;
+    check::native_xdp(interface.ifindex, needs_pieces(interface.mtu))?;
     let facts = atalho_hwconf::probe(&uplink)?;
     let plan = atalho_hwconf::plan(&facts, &wishes(config))?;
     let workers = plan.lines.len() as u32;

@@ -105,6 +105,13 @@ fn an_mtu_above_the_funnels_is_refused_by_name() {
         .unwrap();
     let refused = serde_json::to_string(&status.refused).unwrap();
     assert!(refused.contains("Pod default/pod-1") && refused.contains("MTU of 9000"), "{refused}");
+    ip(&plan.node(), "link set uplink mtu 9000\n").unwrap();
+    session
+        .daemon_mut()
+        .unwrap()
+        .wait_for(std::time::Duration::from_secs(10), "to refuse the uplink's too", |status| status.refused.len() == 2)
+        .unwrap();
+    ip(&plan.node(), "link set uplink mtu 1500\n").unwrap();
     let path = paths::paths(Family::V4).into_iter().find(|path| path.name == "pod to pod").unwrap();
     let outcome = long_datagrams(&mut session, &Path { from: Place::Pod(1), ..path }, LONG_BYTES, 2);
     assert_eq!(outcome.failed, 2, "{outcome:?}");

@@ -11,6 +11,9 @@ use atalho_benches::traffic::client::{Job, JobKind};
 
 use crate::support::{assert_all_paths_work, assert_even_and_right, atalho, finish, ready, skipped, turn};
 
+/// Paths that carry a stream all the while, with segments of 64 KiB where the offloads allow them.
+const STREAMED: [&str; 2] = ["pod to pod", "pod to far host"];
+
 #[test]
 fn pods_turn_their_offloads_off_and_on_under_traffic() {
     if skipped("pods_turn_their_offloads_off_and_on_under_traffic") {
@@ -32,10 +35,10 @@ fn pods_turn_their_offloads_off_and_on_under_traffic() {
         .into_iter()
         .flat_map(paths::paths)
         .flat_map(|path| [JobKind::Tcp, JobKind::Udp, JobKind::HoldTcp, JobKind::Bulk].map(|kind| (path.clone(), kind)))
+        .filter(|(path, kind)| *kind != JobKind::Bulk || STREAMED.contains(&path.name))
         .map(|(path, kind)| {
-            let job = paths::job(&path, kind, seconds);
-            // Streams long enough for segments of 64 KiB, and all in pieces of one second: each sees every change.
-            let job = if kind == JobKind::Bulk { Job { count_max: 48 << 20, ..job } } else { job };
+            // Patient: what so many streams do to two cores is not the question here.
+            let job = Job { timeout_ms: 10_000, ..paths::job(&path, kind, seconds) };
             (session.ask(path.from, job).unwrap(), path, kind)
         })
         .collect();

@@ -14,6 +14,7 @@ use super::indexes::{Identity, NextHopIndexes};
 use crate::config::{Config, NodePortAddresses};
 use crate::facts::{KernelRoute, KernelRouteKind, NodeFacts};
 use crate::model::{Fault, Key, Kind, Model, PodObject, Refusal, Stored};
+use crate::node::FUNNEL_MTU_MAX;
 
 /// Everything that Pods, Nodes, ServiceCIDRs and the kernel say, ready for the tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -123,6 +124,18 @@ impl NodePart {
     /// Gives every neighbour on the uplink its place: gateways, and hosts that were asked for.
     fn take_neighbours(&mut self, facts: &NodeFacts, indexes: &mut NextHopIndexes) {
         let Some(link) = facts.links.get(&facts.uplink) else { return };
+        if let Some(funnel) = facts.links.get(&facts.funnel)
+            && link.mtu > funnel.mtu
+        {
+            self.refusals.push(Refusal {
+                object: format!("uplink {}", link.name),
+                source: crate::model::Source::Api,
+                reason: format!("its MTU of {} is above the {} that the daemon was started for", link.mtu, funnel.mtu),
+                next_step: format!(
+                    "restart it, or lower the MTU to what it was, at most {FUNNEL_MTU_MAX}; longer packets are dropped"
+                ),
+            });
+        }
         let gateways = self.routes.iter().filter_map(|route| match route.target {
             RouteTarget::Gateway(gateway) => Some(gateway),
             _ => None,

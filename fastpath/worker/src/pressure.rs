@@ -34,7 +34,7 @@ impl Pressure {
     /// The worker has looked at its ring: it took `taken` entries, and `waiting` are left.
     #[inline]
     pub fn look(&mut self, taken: u32, waiting: u32) {
-        if taken == 0 && waiting == self.waiting {
+        if taken == 0 && waiting == self.waiting && !self.is_owed() {
             return;
         }
         self.taken = self.taken.wrapping_add(taken);
@@ -44,6 +44,13 @@ impl Pressure {
         self.words[pressure::TAKEN].store(self.taken, Ordering::Relaxed);
         self.words[pressure::WAITING].store(waiting, Ordering::Relaxed);
         self.words[pressure::REPORT].store(self.report, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel side has sent something since the last report, although nothing has come: were it lost on the
+    /// way and never settled, the kernel side would believe the ring full one day, and send nothing any more.
+    fn is_owed(&self) -> bool {
+        let read = |word: usize| self.words[word].load(Ordering::Relaxed);
+        read(pressure::SEEN_REPORT) == self.report && read(pressure::SENT) > 0
     }
 }
 
@@ -68,6 +75,15 @@ mod tests {
         // An idle worker looks a million times a second and stores nothing.
         queue.look(0, 0);
         assert_eq!(of(1, pressure::REPORT), first + 2);
+        // Unless something was sent that does not come: once.
+        let kernel = |word: usize, value| words[pressure::WORDS + word].store(value, Ordering::Relaxed);
+        kernel(pressure::SEEN_REPORT, first + 2);
+        kernel(pressure::SENT, 9);
+        queue.look(0, 0);
+        queue.look(0, 0);
+        assert_eq!(of(1, pressure::REPORT), first + 3);
+        kernel(pressure::SEEN_REPORT, 0);
+        kernel(pressure::SENT, 0);
         assert!((0..pressure::WORDS).all(|word| of(0, word) == 0), "nobody else's entry is touched");
         assert_eq!((of(1, pressure::SEEN_REPORT), of(1, pressure::SENT)), (0, 0), "nor what is the kernel's");
     }

@@ -133,7 +133,9 @@ impl Queue {
         while into.len() - before < max {
             let Some(desc) = self.rings.rx.pop() else { break };
             let piece = pool.received(self.side, desc.addr, desc.len);
-            into.extend(self.gathering.add(pool, piece, desc.options & libc::XDP_PKT_CONTD != 0));
+            if let Some(frame) = self.gathering.add(pool, piece, desc.options & libc::XDP_PKT_CONTD != 0) {
+                into.push(frame);
+            }
         }
         self.rings.rx.release();
         into.len() - before

@@ -60,19 +60,30 @@ pub struct OpenOptions {
     pub bind_retry: Duration,
 }
 
+/// Bytes of the largest chunk: the kernel wants one to lie within a page.
+const CHUNK_BYTES_MAX: u32 = 4096;
+
+/// Whether packets of links with this MTU, bytes, may be longer than the largest chunk.
+pub const fn needs_pieces(mtu: u32) -> bool {
+    bytes_in_chunk(mtu) > CHUNK_BYTES_MAX
+}
+
+/// Ethernet header and one VLAN tag, behind the kernel's headroom.
+const fn bytes_in_chunk(mtu: u32) -> u32 {
+    mtu + 18 + super::region::HEADROOM_BYTES
+}
+
 impl OpenOptions {
     /// Sizes: 2048 frames parked per port (one TCP flow of a pod needs about that many), as many again to send.
     pub fn new(uplink: QueueOf, funnel: QueueOf, mtu: u32) -> Self {
-        // Ethernet header and one VLAN tag, behind the kernel's headroom.
-        let bytes = mtu + 18 + super::region::HEADROOM_BYTES;
-        let chunk_bytes = if bytes <= 2048 { 2048 } else { 4096 };
+        let chunk_bytes = if bytes_in_chunk(mtu) <= 2048 { 2048 } else { CHUNK_BYTES_MAX };
         Self {
             uplink,
             funnel,
             chunk_bytes,
             frames: 8192,
             ring_entries: 2048,
-            several_pieces: bytes > chunk_bytes,
+            several_pieces: needs_pieces(mtu),
             bind_retry: Duration::from_secs(1),
         }
     }

@@ -235,14 +235,14 @@ fn what_cannot_carry_a_dataplane_is_refused_with_the_reason() {
     }
     let lab = Lab::new();
     let veth = check::by_name("uplink").unwrap();
-    assert_eq!(check::native_xdp(veth.ifindex), Ok(()));
+    assert_eq!(check::native_xdp(veth.ifindex, true), Ok(()));
     assert!(check::interface("uplink").is_ok());
     sh("ip link add br0 type bridge");
     assert!(check::interface("br0").unwrap_err().to_string().contains("is a bridge"));
     sh("ip link set far master br0");
     assert!(check::interface("far").unwrap_err().to_string().contains("belongs to br0"));
     let bridge = check::by_name("br0").unwrap().ifindex;
-    assert!(check::native_xdp(bridge).unwrap_err().to_string().contains("br0"));
+    assert!(check::native_xdp(bridge, false).unwrap_err().to_string().contains("br0"));
     let programs = foreign(&lab);
     let text =
         link::attach(&lab.bpffs.join("foreign/x"), programs.funnel(), bridge, Hook::Xdp).unwrap_err().to_string();
