@@ -104,13 +104,16 @@ fn lab(session: &Session, pod: usize) -> Command {
 /// Every pod sends at its pace for the same time. The burden is as heavy as it takes until the worker is overloaded, and not
 /// so heavy that there is not even enough for those who ask for little.
 fn overloaded_round(session: &mut Session, quiet_pps: u64) -> Round {
-    for rules in [200, 400, 800, 1600] {
+    let mut rules = 300;
+    for _ in 0..8 {
         burden(session, rules);
         let round = round(session, quiet_pps);
-        if (0.25..0.85).contains(&Round::share(round.loud)) {
+        let share = Round::share(round.loud);
+        if (0.25..0.85).contains(&share) {
             return round;
         }
         println!("with {rules} rules the worker is not overloaded as it should be: {round:?}");
+        rules = if share < 0.25 { rules * 2 / 3 } else { rules * 2 };
     }
     panic!("the worker cannot be overloaded with {LOUD_PPS} packets a second");
 }
