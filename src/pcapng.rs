@@ -3,6 +3,8 @@
 //! Own code, because what matters here is the odd file: the interface's own time resolution, sections of either byte
 //! order, and at which byte a damaged file stops making sense. It takes no other link type than Ethernet.
 
+mod interface;
+mod order;
 mod read;
 mod write;
 

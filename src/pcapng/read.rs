@@ -3,14 +3,15 @@
 use std::fmt;
 use std::io::{self, Read};
 
+use super::interface::Interface;
+use super::order::Order;
 use super::{
-    BLOCK_OVERHEAD_BYTES, BYTE_ORDER_MAGIC, ENHANCED_PACKET, ETHERNET, IF_NAME, IF_TSOFFSET, IF_TSRESOL,
-    INTERFACE_DESCRIPTION, OBSOLETE_PACKET, OPTION_END, SECTION_HEADER, SIMPLE_PACKET,
+    BLOCK_OVERHEAD_BYTES, BYTE_ORDER_MAGIC, ENHANCED_PACKET, ETHERNET, INTERFACE_DESCRIPTION, OBSOLETE_PACKET,
+    SECTION_HEADER, SIMPLE_PACKET,
 };
 
 /// No packet comes near this; a longer block is a damaged length.
 const BLOCK_BYTES_MAX: u32 = 16 << 20;
-const NS_PER_S: u128 = 1_000_000_000;
 
 /// What a file says next.
 pub enum Block<'r> {
@@ -60,21 +61,6 @@ pub struct Reader<R> {
     body: Vec<u8>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
-    Big,
-    Little,
-}
-
-struct Interface {
-    name: Option<String>,
-    link_type: u16,
-    snap_bytes: u32,
-    /// The option if_tsresol.
-    resolution: u8,
-    offset_s: i64,
-}
-
 impl<R: Read> Reader<R> {
     pub fn new(input: R) -> Self {
         Self { input, at_byte: 0, next_byte: 0, order: None, interfaces: Vec::new(), body: Vec::new() }
@@ -91,7 +77,7 @@ impl<R: Read> Reader<R> {
                 }
                 INTERFACE_DESCRIPTION => {
                     let interface =
-                        interface(order, &self.body).ok_or_else(|| self.damage("an interface cut short"))?;
+                        Interface::read(order, &self.body).ok_or_else(|| self.damage("an interface cut short"))?;
                     self.interfaces.push(interface);
                     let name = self.interfaces.last().and_then(|interface| interface.name.as_deref());
                     return Ok(Some(Block::Interface { name }));
@@ -224,79 +210,6 @@ fn other_format(first: [u8; 4]) -> String {
     }
 }
 
-fn interface(order: Order, body: &[u8]) -> Option<Interface> {
-    let mut interface = Interface {
-        name: None,
-        link_type: order.at16(body, 0)?,
-        snap_bytes: order.at32(body, 4)?,
-        // Microseconds (section 4.2).
-        resolution: 6,
-        offset_s: 0,
-    };
-    let mut at = 8;
-    // Options that end too early count as far as they go.
-    while let (Some(code), Some(bytes)) = (order.at16(body, at), order.at16(body, at + 2)) {
-        let Some(value) = body.get(at + 4..at + 4 + usize::from(bytes)) else { break };
-        match code {
-            OPTION_END => break,
-            IF_NAME => interface.name = Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()),
-            IF_TSRESOL => interface.resolution = value.first().copied().unwrap_or(interface.resolution),
-            IF_TSOFFSET => interface.offset_s = order.signed64(value).unwrap_or(0),
-            _ => {}
-        }
-        at += 4 + usize::from(bytes).next_multiple_of(4);
-    }
-    Some(interface)
-}
-
-impl Interface {
-    /// Nanoseconds since 1970 of a time in this interface's units: 10^-n s, with the highest bit set 2^-n s.
-    fn time_ns(&self, units: u64) -> u64 {
-        let (units, n) = (u128::from(units), u32::from(self.resolution & 0x7f));
-        let ns = match (self.resolution & 0x80 != 0, n) {
-            (true, _) => (units * NS_PER_S).checked_shr(n).unwrap_or(0),
-            (false, 0..=9) => units * 10_u128.pow(9 - n),
-            (false, _) => 10_u128.checked_pow(n - 9).map_or(0, |divisor| units / divisor),
-        };
-        let ns = i128::try_from(ns).unwrap_or(i128::MAX);
-        ns.saturating_add(i128::from(self.offset_s) * NS_PER_S as i128).clamp(0, i128::from(u64::MAX)) as u64
-    }
-}
-
-impl Order {
-    fn word32(self, bytes: [u8; 4]) -> u32 {
-        match self {
-            Self::Big => u32::from_be_bytes(bytes),
-            Self::Little => u32::from_le_bytes(bytes),
-        }
-    }
-
-    fn at32(self, bytes: &[u8], at: usize) -> Option<u32> {
-        Some(self.word32(*bytes.get(at..)?.first_chunk()?))
-    }
-
-    fn at16(self, bytes: &[u8], at: usize) -> Option<u16> {
-        let two = *bytes.get(at..)?.first_chunk()?;
-        Some(match self {
-            Self::Big => u16::from_be_bytes(two),
-            Self::Little => u16::from_le_bytes(two),
-        })
-    }
-
-    fn signed64(self, bytes: &[u8]) -> Option<i64> {
-        let eight = *bytes.first_chunk()?;
-        Some(match self {
-            Self::Big => i64::from_be_bytes(eight),
-            Self::Little => i64::from_le_bytes(eight),
-        })
-    }
-
-    /// Both halves of a packet's time, upper one first.
-    fn time(self, body: &[u8]) -> Option<u64> {
-        Some(u64::from(self.at32(body, 4)?) << 32 | u64::from(self.at32(body, 8)?))
-    }
-}
-
 fn first4(bytes: &[u8]) -> [u8; 4] {
     bytes.first_chunk().copied().unwrap_or_default()
 }
@@ -304,30 +217,6 @@ fn first4(bytes: &[u8]) -> [u8; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn of(resolution: u8, offset_s: i64) -> Interface {
-        Interface { name: None, link_type: ETHERNET, snap_bytes: 0, resolution, offset_s }
-    }
-
-    #[test]
-    fn every_resolution_gives_nanoseconds() {
-        for (resolution, units, ns) in [
-            (0, 7, 7_000_000_000),
-            (3, 7, 7_000_000),
-            (6, 1_700_000_000_000_001, 1_700_000_000_000_001_000),
-            (9, 1_700_000_000_000_000_001, 1_700_000_000_000_000_001),
-            (12, 7_999, 7),
-            (127, u64::MAX, 0),
-            (0x80 | 1, 3, 1_500_000_000),
-            (0x80 | 32, 3 << 31, 1_500_000_000),
-            (0x80 | 127, u64::MAX, 0),
-            (0, u64::MAX, u64::MAX),
-        ] {
-            assert_eq!(of(resolution, 0).time_ns(units), ns, "{resolution:#x} {units}");
-        }
-        assert_eq!(of(6, 2).time_ns(1), 2_000_001_000);
-        assert_eq!(of(6, -2).time_ns(1), 0);
-    }
 
     #[test]
     fn what_is_no_pcapng_is_named() {

@@ -6,7 +6,7 @@
 //! not depend on the length of the capture.
 //!
 //! The story of a packet: `feed.rs` reads it and lets happen what is due before it, `claims.rs` tells whether the kernel
-//! side would give it to a worker at all, `node.rs` runs it, `out.rs` writes what leaves, `report.rs` says so.
+//! side would give it to a worker at all, `worker.rs` runs it, `out.rs` writes what leaves, `report.rs` says so.
 
 mod claims;
 mod clock;
@@ -19,6 +19,7 @@ mod ports;
 mod progress;
 mod report;
 mod seen;
+mod worker;
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};

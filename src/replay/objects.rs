@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use atalho_control::compile::{Compiled, NextHopIndexes, OfflinePorts, compile, offline_facts};
+use atalho_control::compile::{Compiled, NextHopIndexes, OfflinePorts, compile};
 use atalho_control::config::Config;
 use atalho_control::manifests::{Loaded, Manifests};
 use atalho_control::model::{Change, EndpointState, Key, Model};
@@ -127,8 +127,8 @@ fn port_names(folders: &VecDeque<Loaded>, config: &Config) -> Vec<String> {
     for folder in folders {
         let mut model = Model::new(config);
         folder.changes.iter().for_each(|change| model.apply(change.clone()));
-        let links = offline_facts(&model, config).links.into_values().map(|link| link.name);
-        pods.extend(links.filter(|name| name.starts_with("pod:")));
+        let ours = model.pods().map(|pod| &pod.object).filter(|pod| pod.node == config.node.name && !pod.host_network);
+        pods.extend(ours.map(|pod| format!("pod:{}/{}", pod.namespace, pod.name)));
     }
     [UPLINK, NODE].map(str::to_owned).into_iter().chain(pods).collect()
 }

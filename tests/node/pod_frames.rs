@@ -142,7 +142,7 @@ fn what_a_pod_must_not_send_is_dropped_by_name_and_counted_for_it() {
             "neighbour discovery in another's name",
             "pod_spoof",
             vec![
-                discovery(own, victim_v6, advertisement.clone(), &claims_victim),
+                discovery(own, victim_v6, advertisement, &claims_victim),
                 discovery(own, link_local, router, &[]),
                 discovery(own, link_local, redirect, &[0; 32]),
             ],

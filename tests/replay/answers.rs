@@ -85,11 +85,8 @@ fn what_must_not_be_is_dropped_by_name() {
     bad_sum[24] ^= 1;
     let mut long = udp("203.0.113.9:40000", "10.96.0.50:443", b"cut");
     long.truncate(40);
-    let lab = Lab::new();
-    let config = lab.folder().join("config.toml");
-    std::fs::write(&config, "[cluster]\nservice_cidrs = [\"10.96.0.0/16\"]\n").expect("a file");
-    let ran = lab
-        .argument(&["--config", config.to_str().expect("a plain name")])
+    let ran = Lab::new()
+        .config("[cluster]\nservice_cidrs = [\"10.96.0.0/16\"]\n")
         .packet(0.0, POD_4, vlan)
         .packet(0.0, POD_4, udp("10.244.1.13:40000", "10.96.0.50:443", b"not mine"))
         .packet(0.0, POD_4, arp([10, 244, 1, 13]))

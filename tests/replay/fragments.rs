@@ -108,4 +108,6 @@ fn what_waits_at_the_end_of_all_time_is_written_without_an_end() {
         told.contains("{\"n\":2,\"in\":\"pod:default/pod-4\",\"verdict\":\"wait\",\"reason\":null,\"out\":[]}"),
         "{told}"
     );
+    let books: serde_json::Value = serde_json::from_str(told.lines().last().expect("books")).expect("JSON");
+    assert_eq!([&books["received"], &books["forwarded"], &books["punted"]], [3, 2, 1], "{books}");
 }

@@ -69,6 +69,8 @@ pub struct Lab {
     frames: Vec<Frame>,
     arguments: Vec<String>,
     manifests: PathBuf,
+    /// A small table: most runs have few connections, and its memory is most of what a start costs.
+    config: String,
 }
 
 impl Lab {
@@ -79,6 +81,7 @@ impl Lab {
             frames: Vec::new(),
             arguments: Vec::new(),
             manifests: examples(),
+            config: "[conntrack]\nmax_flows = 4096\n".to_owned(),
         }
     }
 
@@ -89,6 +92,16 @@ impl Lab {
     pub fn manifests(mut self, folder: impl Into<PathBuf>) -> Self {
         self.manifests = folder.into();
         self
+    }
+
+    /// Adds to the configuration file.
+    pub fn config(mut self, more: &str) -> Self {
+        self.config += more;
+        self
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.folder().join("atalho.toml")
     }
 
     /// A packet comes in, so many seconds after the start.
@@ -120,7 +133,13 @@ impl Lab {
     pub fn run_on(self, input: &[u8]) -> Ran {
         let (from, to) = (self.folder.path().join("in.pcapng"), self.folder.path().join("out.pcapng"));
         std::fs::write(&from, input).expect("the capture");
-        let output = command(&self.manifests, &from, &to).args(&self.arguments).output().expect("a run");
+        std::fs::write(self.config_file(), &self.config).expect("the configuration");
+        let output = command(&self.manifests, &from, &to)
+            .arg("--config")
+            .arg(self.config_file())
+            .args(&self.arguments)
+            .output()
+            .expect("a run");
         ran(&output, std::fs::read(&to).unwrap_or_default())
     }
 }

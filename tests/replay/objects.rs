@@ -125,3 +125,19 @@ fn a_client_keeps_its_endpoint_while_the_service_says_so() {
     assert_eq!(endpoints(1..=20).len(), 1);
     assert!(endpoints(21..=40).len() > 1);
 }
+
+#[test]
+fn a_pod_without_an_address_has_a_port_and_sends_nothing() {
+    let lab = Lab::new();
+    let pending = changed(&lab, "pending", |_, text| Some(text));
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: new, namespace: default}\n\
+               spec: {nodeName: node-a, containers: [{name: main, image: none}]}\nstatus: {phase: Pending}\n";
+    std::fs::write(pending.join("new.yaml"), pod).expect("a file");
+    let ran = lab
+        .manifests(pending)
+        .packet(0.0, "pod:default/new", udp("10.244.1.99:40000", "10.96.0.50:443", b"too early"))
+        .packet(0.0, POD_4, udp("10.244.1.14:40000", "10.96.0.50:443", b"hello"))
+        .run();
+    assert_eq!(ran.verdict(1), ("drop", Some("unknown_port")));
+    assert_eq!(ran.sent(2).port, POD_1);
+}

@@ -100,11 +100,11 @@ fn ask_why(config: &std::path::Path, cases: &[Case]) -> Vec<Value> {
 #[test]
 fn both_tell_the_same() {
     let cases = cases();
-    let mut lab = Lab::new();
-    let config = lab.folder().join("config.toml");
-    let text = "[cluster]\npod_cidrs = [\"10.244.0.0/16\", \"fd00:244::/48\"]\n\
-                service_cidrs = [\"10.96.0.0/16\", \"fd00:96::/112\"]\n";
-    std::fs::write(&config, text).expect("a file");
+    let cidrs = "[cluster]\npod_cidrs = [\"10.244.0.0/16\", \"fd00:244::/48\"]\n\
+                 service_cidrs = [\"10.96.0.0/16\", \"fd00:96::/112\"]\n";
+    let mut lab = Lab::new().config(cidrs);
+    let config = lab.folder().join("why.toml");
+    std::fs::write(&config, cidrs).expect("a file");
     // A second and more apart, so that no answer is over the limit; echoes with one identifier are forgotten in between.
     for (n, case) in cases.iter().enumerate() {
         let (src, dst) = (socket(&case.src, 10_000 + n as u16), socket(&case.dst, case.port));
@@ -116,7 +116,7 @@ fn both_tell_the_same() {
         lab = lab.packet(n as f64 * 600.0, case.way, bytes);
     }
     let answers = ask_why(&config, &cases);
-    let ran = lab.argument(&["--config", config.to_str().expect("a plain name")]).run();
+    let ran = lab.run();
     assert_eq!((answers.len(), ran.lines.len()), (cases.len(), cases.len()));
     let mut differences = Vec::new();
     for (n, (case, answer)) in (1..).zip(cases.iter().zip(&answers)) {
