@@ -16,6 +16,7 @@ pub mod pipeline;
 pub mod rewrite;
 pub mod route;
 pub mod service;
+pub mod snat;
 pub mod tables;
 pub mod verdict;
 pub mod wire;

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::route::Routes;
 use crate::service::Services;
+use crate::snat::SnatPorts;
 
 /// Everything that admission needs to know.
 #[derive(Clone, Default)]
@@ -62,8 +63,8 @@ pub enum Port {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub masquerade_all: bool,
-    /// Ports for masqueraded flows, inclusive; clear of the node's own ephemeral range.
-    pub snat_ports: std::ops::RangeInclusive<u16>,
+    /// Ports for masqueraded flows; clear of those that the node itself uses.
+    pub snat_ports: SnatPorts,
     pub timeouts: Timeouts,
     /// Pick up TCP connections in the middle (netfilter's `nf_conntrack_tcp_loose`).
     pub tcp_loose: bool,
@@ -138,7 +139,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             masquerade_all: false,
-            snat_ports: 61_000..=65_535,
+            snat_ports: SnatPorts::default(),
             timeouts: Timeouts::default(),
             tcp_loose: true,
             tcp_liberal: false,

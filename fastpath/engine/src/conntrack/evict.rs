@@ -18,8 +18,9 @@ use super::{FlowRef, Inserted, NewConnection};
 use crate::atomic::Ordering;
 use crate::flow::Protocol;
 
-/// Slots of a pair of buckets that should be free or about to be. At the design load a pair has four.
-const RESERVE: u32 = if cfg!(loom) { 1 } else { 2 };
+/// Slots of a pair of buckets that should be free or about to be: what a pair has at the design load. Under a flood of SYNs
+/// it is how many connections get in an epoch.
+const RESERVE: u32 = if cfg!(loom) { 1 } else { 4 };
 
 /// A connection that may go.
 struct Candidate {

@@ -1,5 +1,6 @@
 //! Tests of the table as a whole, and what they share.
 
+mod collisions;
 mod eviction;
 mod life;
 mod reference;

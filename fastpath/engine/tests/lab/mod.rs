@@ -139,7 +139,10 @@ pub const NODE_PORT_NODE: u16 = 30_082;
 pub const SECRET: [u64; SECRET_WORDS] = {
     let (mut words, mut at) = ([0; SECRET_WORDS], 0);
     while at < SECRET_WORDS {
-        words[at] = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(at as u64 + 1);
+        // Words without a relation between them: with multiples of one number keys meet that differ in two words.
+        let mut word = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(at as u64 + 1);
+        word = (word ^ word >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        words[at] = (word ^ word >> 32).wrapping_mul(0x94d0_49bb_1331_11eb);
         at += 1;
     }
     words
@@ -173,7 +176,13 @@ impl Default for Lab {
 
 impl Lab {
     pub fn new() -> Self {
-        Self::on(ConnTable::in_memory(1024, &SECRET), AffinityTable::in_memory(64, &SECRET), NextHops::in_memory(16))
+        Self::with_flows(1024)
+    }
+
+    /// With room for so many connections.
+    pub fn with_flows(max_flows: usize) -> Self {
+        let table = ConnTable::in_memory(max_flows, &SECRET);
+        Self::on(table, AffinityTable::in_memory(64, &SECRET), NextHops::in_memory(16))
     }
 
     /// The same in memory of the caller's, for those who make many: it is never given back. The tables are empty.

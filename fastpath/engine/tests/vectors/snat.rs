@@ -1,5 +1,6 @@
 //! Masquerading: whose address, and which port.
 
+use atalho_engine::snat::SnatPorts;
 use atalho_engine::verdict::DropReason;
 
 use crate::lab::packet::{Layer4, Packet, SYN, SYN_ACK};
@@ -64,7 +65,11 @@ fn many_flows_to_one_destination_get_ports_of_their_own() {
 fn source_ports_run_out_by_name() {
     let f = Family::V4;
     let mut lab = Lab::new();
-    lab.tables.settings = atalho_engine::tables::Settings { snat_ports: 61_000..=61_003, ..Default::default() }.into();
+    lab.tables.settings = atalho_engine::tables::Settings {
+        snat_ports: SnatPorts::new(61_000..=61_003, |_| false),
+        ..Default::default()
+    }
+    .into();
     for port in 1..=4 {
         let asked = Packet::new((f.client(), port), SYN, (f.far(), 443));
         lab.forwarded("within the range", CLIENT, &asked, HOP_GATEWAY);
