@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::compile::{NextHopIndexes, compile, offline_facts};
 use crate::config::Config;
+use crate::facts::PortFacts;
 use crate::manifests::Manifests;
 use crate::model::Model;
 
@@ -45,8 +46,12 @@ fn try_run(options: &CheckOptions, out: &mut dyn Write) -> Result<u8, String> {
             model.apply(change);
         }
     }
-    let facts = Arc::new(offline_facts(&model, &config));
-    let compiled = compile(&model, &facts, &config, None, &mut NextHopIndexes::new(u32::MAX));
+    let mut facts = offline_facts(&model, &config);
+    // What is asked for by number, may be this machine's already.
+    if config.conntrack.snat_ports.is_some() {
+        facts.ports = PortFacts::read();
+    }
+    let compiled = compile(&model, &Arc::new(facts), &config, None, &mut NextHopIndexes::new(u32::MAX));
     let mut refusals = model.refusals();
     refusals.extend(compiled.refusals.iter().cloned());
 

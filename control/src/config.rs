@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use atalho_engine::snat::SnatPorts;
 use atalho_engine::tables::{Settings, Timeouts};
 use ipnet::IpNet;
 use reader::{FromToml, Reader, Section};
@@ -80,8 +81,8 @@ pub struct ConntrackConfig {
     pub loose: bool,
     /// Refuse only TCP resets for their sequence number.
     pub liberal: bool,
-    /// Source ports for masqueraded flows.
-    pub snat_ports: RangeInclusive<u16>,
+    /// Source ports for masqueraded flows; `None`: what the node does not use itself.
+    pub snat_ports: Option<RangeInclusive<u16>>,
 }
 
 /// Whose the pods' traffic is.
@@ -155,7 +156,7 @@ impl Default for Config {
                 timeouts: Timeouts::default(),
                 loose: Settings::default().tcp_loose,
                 liberal: Settings::default().tcp_liberal,
-                snat_ports: Settings::default().snat_ports,
+                snat_ports: None,
             },
             pods: PodsConfig { network: PodNetwork::Own },
             shortcut: ShortcutConfig { on: true, orphan_max_s: 300 },
@@ -241,11 +242,11 @@ impl Config {
         Ok(config)
     }
 
-    /// The part that the engine reads.
+    /// The part that the engine reads, as far as it does not depend on the node.
     pub fn settings(&self) -> Settings {
         Settings {
             masquerade_all: self.service.masquerade_all,
-            snat_ports: self.conntrack.snat_ports.clone(),
+            snat_ports: SnatPorts::default(),
             timeouts: self.conntrack.timeouts,
             tcp_loose: self.conntrack.loose,
             tcp_liberal: self.conntrack.liberal,
@@ -317,13 +318,15 @@ impl ConntrackConfig {
         s.check("max_flows", (1024..=16_777_216).contains(&self.max_flows), "must be 1024 to 16777216");
         s.take("loose", &mut self.loose);
         s.take("liberal", &mut self.liberal);
-        let mut ports = vec![*self.snat_ports.start(), *self.snat_ports.end()];
+        let mut ports = PortsOrAuto(self.snat_ports.clone());
         s.take("snat_ports", &mut ports);
-        let ordered = matches!(ports[..], [first, last] if first >= 1024 && first <= last);
-        s.check("snat_ports", ordered, "must be a first and a last port, both from 1024 on, such as [61000, 65535]");
-        if let [first, last] = ports[..] {
-            self.snat_ports = first..=last;
-        }
+        let is_range = ports.0.as_ref().is_none_or(|range| *range.start() >= 1024 && !range.is_empty());
+        s.check(
+            "snat_ports",
+            is_range,
+            "must be \"auto\", or a first and a last port, both from 1024 on: \"61000-65535\"",
+        );
+        self.snat_ports = ports.0;
         let t = &mut self.timeouts;
         for (key, value) in [
             ("tcp_syn_sent_s", &mut t.tcp_syn_sent_s),
@@ -414,6 +417,25 @@ impl FromToml for MicrosecondsOrAlways {
     const WANTED: &'static str = "\"always\" or microseconds";
     fn from_toml(value: &reader::Value<'_>) -> Option<Self> {
         if value.as_str() == Some("always") { Some(Self(None)) } else { u32::from_toml(value).map(|n| Self(Some(n))) }
+    }
+}
+
+struct PortsOrAuto(Option<RangeInclusive<u16>>);
+
+impl FromToml for PortsOrAuto {
+    const WANTED: &'static str = "\"auto\", a range of ports such as \"61000-65535\", or [61000, 65535]";
+    fn from_toml(value: &reader::Value<'_>) -> Option<Self> {
+        if value.as_str() == Some("auto") {
+            return Some(Self(None));
+        }
+        let (first, last) = match value.as_str() {
+            Some(text) => {
+                let (first, last) = text.split_once('-')?;
+                (first.trim().parse().ok()?, last.trim().parse().ok()?)
+            }
+            None => <[u16; 2]>::try_from(Vec::from_toml(value)?).ok()?.into(),
+        };
+        Some(Self(Some(first..=last)))
     }
 }
 

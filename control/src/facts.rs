@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use atalho_engine::next_hops::Mac;
 use ipnet::IpNet;
@@ -21,6 +22,29 @@ pub struct NodeFacts {
     pub uplink: u32,
     /// Interface index of the funnel's kernel end; 0 where there is none (offline).
     pub funnel: u32,
+    pub ports: PortFacts,
+}
+
+/// Which TCP and UDP ports the node uses itself. Empty where there is no node (offline).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortFacts {
+    /// What the kernel gives to sockets that ask for no port (`net.ipv4.ip_local_port_range`).
+    pub ephemeral: Option<RangeInclusive<u16>>,
+    /// What it does not give although it could (`net.ipv4.ip_local_reserved_ports`).
+    pub reserved: Vec<RangeInclusive<u16>>,
+    /// Ports that a socket has, of those that none is given by chance.
+    pub bound: BTreeSet<u16>,
+}
+
+impl PortFacts {
+    /// Whether the kernel may give this port to any socket.
+    pub fn is_ephemeral(&self, port: u16) -> bool {
+        self.ephemeral.as_ref().is_some_and(|range| range.contains(&port)) && !self.is_reserved(port)
+    }
+
+    pub fn is_reserved(&self, port: u16) -> bool {
+        self.reserved.iter().any(|range| range.contains(&port))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

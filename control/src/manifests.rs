@@ -139,7 +139,7 @@ impl Manifests {
             .collect();
         puts.sort_by_key(|(_, source)| match source {
             Source::File { path, line } => (Some(path), *line),
-            Source::Api => (None, 0),
+            Source::Api | Source::Node => (None, 0),
         });
         changes.extend(puts.into_iter().map(|(object, source)| Change::Put(object.clone(), source.clone())));
         self.given = now;

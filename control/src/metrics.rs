@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::time::UNIX_EPOCH;
 
+use atalho_engine::conntrack::Evictable;
 use atalho_engine::verdict::{DropReason, PuntReason};
 
 use crate::report::{SlowPathReport, WorkerReport};
@@ -68,12 +69,10 @@ pub fn page(collector: &Collector) -> String {
     }
     page.single("atalho_flows", "gauge", "Tracked connections.", collector.table.count());
     page.single("atalho_flows_max", "gauge", "Connections that the table has room for.", collector.flows_max);
-    page.single(
-        "atalho_flows_evicted_total",
-        "counter",
-        "Connections that made room for others.",
-        collector.table.evicted(),
-    );
+    page.head("atalho_flows_evicted_total", "counter", "Connections that made room for others, by what they were.");
+    for kind in Evictable::ALL {
+        page.line("atalho_flows_evicted_total", &[("kind", kind.name())], collector.table.evicted_as(kind));
+    }
 
     let shared = collector.shared.lock();
     page.single(

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use atalho_engine::conntrack::ConnTable;
+use atalho_engine::conntrack::{ConnTable, Evictable};
 use atalho_engine::tables::{Port, Tables};
 use atalho_engine::verdict::{DropReason, PuntReason};
 use atalho_layout::KERNEL_COUNTERS;
@@ -76,6 +76,9 @@ pub struct Status {
     pub unresolved: Vec<String>,
     pub flows_ended: u64,
     pub flows_evicted: u64,
+    /// By what they were, those that happened.
+    #[serde(default)]
+    pub flows_evicted_by: BTreeMap<String, u64>,
 }
 
 /// `punted = answered + resumed + waiting + dropped`.
@@ -235,6 +238,11 @@ impl Collector {
             unresolved: shared.unresolved.clone(),
             flows_ended: shared.flows_ended,
             flows_evicted: self.table.evicted(),
+            flows_evicted_by: Evictable::ALL
+                .into_iter()
+                .map(|kind| (kind.name().to_owned(), self.table.evicted_as(kind)))
+                .filter(|(_, evicted)| *evicted > 0)
+                .collect(),
         }
     }
 

@@ -8,6 +8,7 @@ mod indexes;
 mod node;
 mod offline;
 mod services;
+mod snat_ports;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -196,6 +197,7 @@ impl Compiled {
         tables.cluster = share(part.cluster.clone(), old.as_ref().map(|t| &t.cluster));
         tables.ports = share(part.ports.clone(), old.as_ref().map(|t| &t.ports));
         tables.local_pods = share(part.local_pods.clone(), old.as_ref().map(|t| &t.local_pods));
+        tables.settings = share(part.settings.clone(), old.as_ref().map(|t| &t.settings));
         let is_same_way = self.state.part.routes == part.routes && self.state.part.neighbours == part.neighbours;
         if old.is_none() || !is_same_way {
             tables.routes = Arc::new(Routes::new(part.routes.clone(), part.neighbours.clone()));

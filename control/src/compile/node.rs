@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use atalho_engine::next_hops::{Mac, NextHop};
 use atalho_engine::route::{Route, RouteTarget};
-use atalho_engine::tables::{Cluster, Node, Port};
+use atalho_engine::tables::{Cluster, Node, Port, Settings};
 use atalho_layout::{NextHopKind, PortRecord, hop, tag_mac};
 use ipnet::IpNet;
 
 use super::indexes::{Identity, NextHopIndexes};
+use super::snat_ports;
 use crate::config::{Config, NodePortAddresses};
 use crate::facts::{KernelRoute, KernelRouteKind, NodeFacts};
-use crate::model::{Fault, Key, Kind, Model, PodObject, Refusal, Stored};
+use crate::model::{Fault, Key, Kind, Model, PodObject, Refusal, Source, Stored};
 use crate::node::FUNNEL_MTU_MAX;
 
 /// Everything that Pods, Nodes, ServiceCIDRs and the kernel say, ready for the tables.
@@ -30,6 +31,7 @@ pub(super) struct NodePart {
     pub pod_ports: BTreeMap<u32, PortRecord>,
     pub next_hops: BTreeMap<u32, NextHop>,
     pub wanted_neighbours: BTreeSet<(u32, IpAddr)>,
+    pub settings: Settings,
     pub refusals: Vec<Refusal>,
 }
 
@@ -46,6 +48,8 @@ impl NodePart {
         let pod_ports = pod_ports(model, facts, config, &mut refusals);
         let node = node(model, facts, config);
         let node_port_addresses = node_port_addresses(&node, facts, config, &pod_ports);
+        let (ports, fault) = snat_ports::choose(config.conntrack.snat_ports.as_ref(), &facts.ports);
+        refusals.extend(fault.map(|fault| fault.about("conntrack.snat_ports", &Source::Node)));
         let mut part = Self {
             node_port_addresses,
             cluster: cluster(model, config),
@@ -56,6 +60,7 @@ impl NodePart {
             pod_ports: BTreeMap::new(),
             next_hops: BTreeMap::new(),
             wanted_neighbours: BTreeSet::new(),
+            settings: Settings { snat_ports: ports, ..config.settings() },
             refusals,
             node,
         };

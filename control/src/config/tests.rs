@@ -69,7 +69,7 @@ fn every_key_is_read() {
     assert_eq!(c.worker, WorkerConfig { count: Some(2), spin_us: None, is_fair: false });
     assert_eq!(c.conntrack.max_flows, 65_536);
     assert_eq!(c.conntrack.timeouts.tcp_established_s, 600);
-    assert_eq!((c.conntrack.loose, c.conntrack.snat_ports), (false, 50_000..=50_999));
+    assert_eq!((c.conntrack.loose, c.conntrack.snat_ports), (false, Some(50_000..=50_999)));
     assert_eq!(c.pods.network, PodNetwork::Adopt);
     assert_eq!(c.shortcut, ShortcutConfig { on: false, orphan_max_s: 10 });
     assert_eq!((c.service.scheduler, c.service.masquerade_all), (Scheduler::Random, true));
@@ -135,7 +135,7 @@ fn values_out_of_bounds_name_the_key() {
         ("[conntrack]\nudp_s = 0", "atalho.toml:2: conntrack.udp_s must be 1 to 31536000 seconds (a year)"),
         (
             "[conntrack]\nsnat_ports = [5, 4]",
-            "atalho.toml:2: conntrack.snat_ports must be a first and a last port, both from 1024 on, such as [61000, 65535]",
+            "atalho.toml:2: conntrack.snat_ports must be \"auto\", or a first and a last port, both from 1024 on: \"61000-65535\"",
         ),
         ("[worker]\ncount = 0", "atalho.toml:2: worker.count must be \"auto\" or 1 to 128"),
         ("[funnel]\nnames = [\"a\"]", "atalho.toml:2: funnel.names must be two interface names, not 1"),

@@ -20,7 +20,7 @@ fn shown(loaded: &Loaded) -> Vec<String> {
 fn line(source: &Source) -> String {
     match source {
         Source::File { path, line } => format!("{}:{line}", path.file_name().unwrap().display()),
-        Source::Api => String::new(),
+        Source::Api | Source::Node => String::new(),
     }
 }
 

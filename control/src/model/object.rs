@@ -99,6 +99,8 @@ from_kind!(Service => Service, EndpointSlice => EndpointSlice, Pod => Pod, Node 
 #[serde(into = "String", from = "String")]
 pub enum Source {
     Api,
+    /// Not an object, but how this node is set up.
+    Node,
     /// `line` from 1: where the object's document starts.
     File {
         path: PathBuf,
@@ -106,10 +108,13 @@ pub enum Source {
     },
 }
 
+const THIS_NODE: &str = "this node";
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Api => f.write_str("API server"),
+            Self::Node => f.write_str(THIS_NODE),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
         }
     }
@@ -124,6 +129,7 @@ impl From<Source> for String {
 impl From<String> for Source {
     fn from(text: String) -> Self {
         match text.rsplit_once(':').map(|(path, line)| (path, line.parse())) {
+            _ if text == THIS_NODE => Self::Node,
             Some((path, Ok(line))) => Self::File { path: path.into(), line },
             _ => Self::Api,
         }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atalho_engine::next_hops::Mac;
 use futures::{StreamExt, TryStreamExt};
@@ -22,12 +22,14 @@ use tokio::sync::watch;
 
 use super::netlink::{self, NodeError};
 use super::{Prepared, neighbours};
-use crate::facts::{KernelRoute, KernelRouteKind, Link, NodeFacts};
+use crate::facts::{KernelRoute, KernelRouteKind, Link, NodeFacts, PortFacts};
 
 /// Events are gathered for so long before a new picture is shown: one change of a link makes a dozen of them.
 const GATHER: Duration = Duration::from_millis(10);
 /// Everything is dumped anew so often, should the kernel ever have kept something from us.
 const REDUMP: Duration = Duration::from_secs(60);
+/// Ports that sockets have are read so often: the kernel tells of none.
+const PORTS: Duration = Duration::from_secs(5);
 /// Receive buffer of the event socket, bytes; the kernel's default overflows at some hundred events.
 const EVENT_BUFFER: usize = 4 << 20;
 
@@ -62,11 +64,13 @@ pub async fn follow(prepared: Prepared, show: watch::Sender<Picture>) -> Result<
         // A smaller buffer only means an earlier dump.
         let _ = connection.socket_mut().socket_mut().set_rx_buf_sz(EVENT_BUFFER);
         tokio::spawn(connection);
-        let mut seen = Seen::default();
+        let mut seen = Seen { ports: PortFacts::read(), ..Seen::default() };
+        let mut dumped = Instant::now();
         let mut stale = Stale { everything: true, routes: false };
         loop {
             if stale.everything {
                 seen.dump(&handle).await?;
+                dumped = Instant::now();
             } else if stale.routes {
                 seen.dump_routes(&handle).await?;
             }
@@ -84,8 +88,9 @@ pub async fn follow(prepared: Prepared, show: watch::Sender<Picture>) -> Result<
             let first = tokio::select! {
                 event = events.next() => event,
                 () = show.closed() => return Ok(()),
-                () = tokio::time::sleep(REDUMP) => {
-                    stale.everything = true;
+                () = tokio::time::sleep(PORTS) => {
+                    seen.ports = PortFacts::read();
+                    stale.everything = dumped.elapsed() >= REDUMP;
                     continue;
                 }
             };
@@ -123,11 +128,13 @@ struct Seen {
     neighbours: BTreeMap<(u32, IpAddr), Mac>,
     managed: BTreeSet<(u32, IpAddr)>,
     told: BTreeMap<u32, u64>,
+    ports: PortFacts,
 }
 
 impl Seen {
     async fn dump(&mut self, handle: &Handle) -> Result<(), NodeError> {
-        *self = Self { told: std::mem::take(&mut self.told), ..Self::default() };
+        let (told, ports) = (std::mem::take(&mut self.told), std::mem::take(&mut self.ports));
+        *self = Self { told, ports, ..Self::default() };
         let failed = |error| NodeError::request("reading the node's network", &error);
         {
             let mut links = std::pin::pin!(handle.link().get().execute());
@@ -278,6 +285,7 @@ impl Seen {
                 .collect(),
             uplink,
             funnel: f1,
+            ports: self.ports.clone(),
         };
         let told = |index: u32| self.told.get(&index).copied().unwrap_or_default();
         Picture {

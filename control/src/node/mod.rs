@@ -9,6 +9,7 @@ pub mod follow;
 mod funnel;
 pub mod neighbours;
 mod netlink;
+mod ports;
 pub mod routes;
 mod sysctl;
 
