@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -190,7 +191,9 @@ impl Files {
 }
 
 fn begin(path: &Path) -> io::Result<Writer<BufWriter<File>>> {
-    Writer::new(BufWriter::with_capacity(FILE_BUFFER_BYTES, File::create(path)?))
+    // What others send is nobody's to read but the operator's.
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    Writer::new(BufWriter::with_capacity(FILE_BUFFER_BYTES, file))
 }
 
 fn name_of(tables: &Tables, ifindex: u32) -> Option<String> {
@@ -211,6 +214,7 @@ fn epoch_ms() -> u64 {
 mod tests {
     use super::*;
     use crate::pcapng::{Block, Reader};
+    use std::os::unix::fs::PermissionsExt;
 
     fn packets(path: &Path) -> Vec<(String, u64, Vec<u8>)> {
         let mut reader = Reader::new(File::open(path).unwrap());
@@ -239,6 +243,7 @@ mod tests {
             files.packet(if n % 2 == 0 { 2 } else { 11 }, n, &[n as u8; 100]).unwrap();
         }
         files.writer.flush().unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let all: Vec<_> = [&files.old, &files.path].into_iter().flat_map(|path| packets(path)).collect();
         let bytes: u64 = [&files.old, &files.path].map(|path| path.metadata().unwrap().len()).iter().sum();
         assert!(bytes <= 20_000 + 2 * 132, "{bytes}");

@@ -1,7 +1,7 @@
 //! What is answered, what is left to the node, and what is dropped by name.
 
 use crate::lab::Lab;
-use crate::packets::{arp, echo_request, macs, syn, tuple, udp, udp_ttl};
+use crate::packets::{arp, echo_request, icmpv6, macs, syn, tuple, udp, udp_ttl};
 
 const POD_1: &str = "pod:default/pod-1";
 const POD_4: &str = "pod:default/pod-4";
@@ -60,6 +60,30 @@ fn what_is_the_nodes_own_passes_unchanged() {
         assert_eq!((ran.sent(n).port.as_str(), &ran.sent(n).bytes), ("node", bytes), "packet {n}");
     }
     assert_eq!(ran.books["forwarded"], frames.len());
+}
+
+#[test]
+fn what_stays_on_a_link_passes_and_a_pod_that_plays_router_does_not() {
+    let (solicitation, advertisement, router_advertisement, redirect) = (135, 136, 134, 137);
+    let own = "fd00:244:0:1::14";
+    let frames = [
+        (POD_4, icmpv6("fe80::14", "ff02::1:ff00:1", solicitation), "pass"),
+        (POD_4, icmpv6("::", "ff02::1:ff00:14", solicitation), "pass"),
+        (POD_4, icmpv6(own, "fe80::1", advertisement), "pass"),
+        (POD_4, icmpv6("fd00:244:0:1::13", "fe80::1", advertisement), "drop"),
+        (POD_4, icmpv6("fe80::14", "ff02::1", router_advertisement), "drop"),
+        (POD_4, icmpv6(own, "fe80::1", redirect), "drop"),
+        ("uplink", icmpv6("fe80::1", "ff02::1", router_advertisement), "pass"),
+        ("uplink", icmpv6("fe80::1", "fd00:168::2", solicitation), "pass"),
+        ("uplink", udp("203.0.113.9:5353", "224.0.0.251:5353", b"who is there"), "pass"),
+        ("node", icmpv6("fe80::2", "ff02::2", solicitation), "pass"),
+    ];
+    let lab = frames.iter().fold(Lab::new(), |lab, (port, bytes, _)| lab.packet(0.0, port, bytes.clone()));
+    let ran = lab.run();
+    for (n, (_, _, verdict)) in (1..).zip(&frames) {
+        let reason = (*verdict == "drop").then_some("wrong_source");
+        assert_eq!(ran.verdict(n), (*verdict, reason), "packet {n}");
+    }
 }
 
 #[test]

@@ -203,3 +203,11 @@ pub fn error(src: &str, dst: &str, kind: u8, quote: &[u8]) -> Vec<u8> {
     builder.write(&mut bytes, quote).expect("a packet");
     bytes
 }
+
+/// A message of neighbour discovery, with nothing in it.
+pub fn icmpv6(src: &str, dst: &str, kind: u8) -> Vec<u8> {
+    let (src, dst) = (src.parse().expect("an address"), dst.parse().expect("an address"));
+    let mut bytes = Vec::new();
+    ip(src, dst, 255).icmpv6_raw(kind, 0, [0; 4]).write(&mut bytes, &[0; 16]).expect("a packet");
+    bytes
+}
