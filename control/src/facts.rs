@@ -75,6 +75,7 @@ pub enum KernelRouteKind {
     Local,
     /// Broadcast, multicast, anycast.
     Other,
-    /// Blackhole, unreachable, prohibit.
+    /// Unreachable, prohibit.
     Refused,
+    Blackhole,
 }

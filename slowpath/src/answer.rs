@@ -44,6 +44,7 @@ pub fn answer(packet: &Punted<'_>, reason: PuntReason, mtu: u16, tables: &Tables
             may(mtu != 0, DropReason::TooBig)?;
             router_error(packet, Error::TooBig { mtu }, DropReason::TooBig, tables)
         }
+        PuntReason::Unreachable => router_error(packet, Error::NetUnreachable, DropReason::NoRoute, tables),
         // It has waited long enough.
         PuntReason::NeighbourUnresolved => {
             router_error(packet, Error::HostUnreachable, DropReason::NeighbourTimeout, tables)

@@ -28,6 +28,8 @@ const ERROR_CLASS_V4: u8 = 0xc0;
 pub enum Error {
     /// RFC 792 type 3 code 3, RFC 4443 type 1 code 4.
     PortUnreachable,
+    /// RFC 792 type 3 code 0, RFC 4443 type 1 code 0.
+    NetUnreachable,
     /// RFC 792 type 3 code 1, RFC 4443 type 1 code 3.
     HostUnreachable,
     /// RFC 792 type 11 code 0, RFC 4443 type 3 code 0.
@@ -90,6 +92,7 @@ fn error_v4(bytes: &mut [u8], what: Error, quote: &[u8]) {
     let mut icmp = Icmpv4Packet::new_unchecked(bytes);
     let (message, code) = match what {
         Error::PortUnreachable => (Icmpv4Message::DstUnreachable, Icmpv4DstUnreachable::PortUnreachable.into()),
+        Error::NetUnreachable => (Icmpv4Message::DstUnreachable, Icmpv4DstUnreachable::NetUnreachable.into()),
         Error::HostUnreachable => (Icmpv4Message::DstUnreachable, Icmpv4DstUnreachable::HostUnreachable.into()),
         Error::TimeExceeded => (Icmpv4Message::TimeExceeded, Icmpv4TimeExceeded::TtlExpired.into()),
         Error::TooBig { .. } => (Icmpv4Message::DstUnreachable, Icmpv4DstUnreachable::FragRequired.into()),
@@ -108,6 +111,7 @@ fn error_v6<'b>(bytes: &'b mut [u8], what: Error, quote: &[u8]) -> Icmpv6Packet<
     let mut icmp = Icmpv6Packet::new_unchecked(bytes);
     let (message, code) = match what {
         Error::PortUnreachable => (Icmpv6Message::DstUnreachable, Icmpv6DstUnreachable::PortUnreachable.into()),
+        Error::NetUnreachable => (Icmpv6Message::DstUnreachable, Icmpv6DstUnreachable::NoRoute.into()),
         Error::HostUnreachable => (Icmpv6Message::DstUnreachable, Icmpv6DstUnreachable::AddrUnreachable.into()),
         Error::TimeExceeded => (Icmpv6Message::TimeExceeded, Icmpv6TimeExceeded::HopLimitExceeded.into()),
         Error::TooBig { .. } => (Icmpv6Message::PktTooBig, 0),

@@ -325,6 +325,7 @@ fn routes(facts: &NodeFacts, pod_ports: &BTreeMap<u32, PodPort<'_>>) -> Vec<Rout
         let target = match (route.kind, route.interface) {
             (KernelRouteKind::Local, _) => RouteTarget::Local,
             (KernelRouteKind::Refused, _) => RouteTarget::Unreachable,
+            (KernelRouteKind::Blackhole, _) => RouteTarget::Blackhole,
             (KernelRouteKind::Other, _) => continue,
             (KernelRouteKind::Unicast, Some(ifindex)) if ifindex == facts.uplink => {
                 route.gateway.map_or(RouteTarget::OnLink, RouteTarget::Gateway)

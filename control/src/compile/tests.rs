@@ -80,7 +80,7 @@ pub(super) fn facts() -> NodeFacts {
             metric,
         });
     };
-    use KernelRouteKind::{Local, Other, Refused, Unicast};
+    use KernelRouteKind::{Blackhole, Local, Other, Refused, Unicast};
     route("0.0.0.0/0", Some("192.168.0.1"), 2, Unicast, 100);
     route("0.0.0.0/0", Some("192.168.0.9"), 2, Unicast, 200);
     route("192.168.0.0/24", None, 2, Unicast, 0);
@@ -89,6 +89,7 @@ pub(super) fn facts() -> NodeFacts {
     route("10.244.1.0/24", Some("192.168.0.3"), 2, Unicast, 0);
     route("172.31.0.0/16", None, 77, Unicast, 0);
     route("10.66.0.0/16", None, 2, Refused, 0);
+    route("10.67.0.0/16", None, 2, Blackhole, 0);
     route("10.96.0.0/12", Some("169.254.97.2"), 4, Unicast, 0);
     route("10.244.0.11/32", None, 11, Unicast, 0);
     route("10.244.0.12/32", None, 12, Unicast, 0);
@@ -392,6 +393,7 @@ fn routes_are_those_of_the_node_that_admission_needs() {
     assert_eq!(look_up("192.168.0.2"), Routed::Local);
     assert_eq!(look_up("172.31.0.1"), Routed::Unreachable);
     assert_eq!(look_up("10.66.0.1"), Routed::Unreachable);
+    assert_eq!(look_up("10.67.0.1"), Routed::Blackhole);
     assert_eq!(routes.neighbour_to("10.244.1.7".parse().unwrap()), Some("192.168.0.3".parse().unwrap()));
     let compiled = world.compiled.as_ref().unwrap();
     // The better of the two default routes, by its metric; the other one's gateway is not wanted.

@@ -319,7 +319,8 @@ fn route_of(route: &RouteMessage) -> Option<KernelRoute> {
     let kind = match route.header.kind {
         RouteType::Unicast => KernelRouteKind::Unicast,
         RouteType::Local => KernelRouteKind::Local,
-        RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => KernelRouteKind::Refused,
+        RouteType::Unreachable | RouteType::Prohibit => KernelRouteKind::Refused,
+        RouteType::BlackHole => KernelRouteKind::Blackhole,
         RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast => KernelRouteKind::Other,
         _ => return None,
     };

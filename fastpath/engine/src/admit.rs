@@ -182,7 +182,7 @@ fn to_service<'t>(
     decision.destination = (endpoint.address, endpoint.port);
     let egress = match egress_to(tables, endpoint.address) {
         Ok(egress) => egress,
-        Err(reason) => return decision.ends(Outcome::Drop(reason)),
+        Err(outcome) => return decision.ends(outcome),
     };
     decision.egress = Some(egress);
     let is_hairpin = endpoint.address == key.src;
@@ -204,7 +204,7 @@ fn to_address<'t>(tables: &'t Tables, packet: &FirstPacket, port: &Port, mut dec
     let egress = match egress_to(tables, key.dst) {
         Ok(Egress::Node) => return decision.ends(Outcome::Pass),
         Ok(egress) => egress,
-        Err(reason) => return decision.ends(Outcome::Drop(reason)),
+        Err(outcome) => return decision.ends(outcome),
     };
     let is_uplink = !matches!(egress, Egress::Pod(_));
     match port {
@@ -242,8 +242,8 @@ fn is_mid_stream(opening: Opening) -> Option<DropReason> {
     }
 }
 
-/// Where `address` is.
-fn egress_to(tables: &Tables, address: IpAddr) -> Result<Egress, DropReason> {
+/// Where `address` is, or what becomes of a packet to it.
+fn egress_to(tables: &Tables, address: IpAddr) -> Result<Egress, Outcome> {
     if let Some(next_hop) = tables.local_pods.get(&address) {
         return Ok(Egress::Pod(*next_hop));
     }
@@ -254,7 +254,8 @@ fn egress_to(tables: &Tables, address: IpAddr) -> Result<Egress, DropReason> {
         Routed::NextHop(next_hop) => Ok(Egress::Uplink(next_hop)),
         Routed::Unresolved(neighbour) => Ok(Egress::UplinkUnresolved(neighbour)),
         Routed::Local => Ok(Egress::Node),
-        Routed::Unreachable => Err(DropReason::NoRoute),
+        Routed::Unreachable => Err(Outcome::Punt(PuntReason::Unreachable)),
+        Routed::Blackhole => Err(Outcome::Drop(DropReason::NoRoute)),
     }
 }
 
@@ -286,7 +287,9 @@ fn answer_way<'t>(tables: &'t Tables, packet: &FirstPacket, port: &Port, mut dec
         },
         Port::Uplink => match egress_to(tables, client) {
             Ok(Egress::Node | Egress::Pod(_)) => Err(DropReason::Martian),
-            other => other,
+            Ok(uplink) => Ok(uplink),
+            // Nor would an answer find its way.
+            Err(_) => Err(DropReason::NoRoute),
         },
     };
     match back {

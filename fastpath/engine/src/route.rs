@@ -21,8 +21,10 @@ pub enum RouteTarget {
     OnLink,
     /// An address of the node.
     Local,
-    /// Refused (blackhole, unreachable, prohibit), or by an interface that is not ours.
+    /// Refused (unreachable, prohibit), or by an interface that is not ours.
     Unreachable,
+    /// Refused in silence.
+    Blackhole,
 }
 
 /// Longest-prefix routes of both families and the neighbours that have a next-hop index.
@@ -45,6 +47,7 @@ pub enum Routed {
     Unresolved(IpAddr),
     Local,
     Unreachable,
+    Blackhole,
 }
 
 impl Routes {
@@ -64,6 +67,7 @@ impl Routes {
         match self.target(destination) {
             Some(RouteTarget::Local) => Routed::Local,
             Some(RouteTarget::Unreachable) | None => Routed::Unreachable,
+            Some(RouteTarget::Blackhole) => Routed::Blackhole,
             Some(RouteTarget::Gateway(neighbour)) => self.by(neighbour),
             Some(RouteTarget::OnLink) => self.by(destination),
         }
@@ -74,7 +78,7 @@ impl Routes {
         match self.target(destination)? {
             RouteTarget::Gateway(gateway) => Some(gateway),
             RouteTarget::OnLink => Some(destination),
-            RouteTarget::Local | RouteTarget::Unreachable => None,
+            RouteTarget::Local | RouteTarget::Unreachable | RouteTarget::Blackhole => None,
         }
     }
 

@@ -56,7 +56,7 @@ reasons! {
         UnknownPort = "unknown_port", "the frame came from a port that no pod has";
         NoVipPort = "no_vip_port", "an unallocated address of a Service range";
         NoLocalEndpoint = "no_local_endpoint", "policy Local and no endpoint on this node";
-        NoRoute = "no_route", "no route to the destination";
+        NoRoute = "no_route", "a blackhole route, or no route back to the sender";
         NoSourceAddress = "no_source_address", "the node has no address of this family to masquerade with";
         NotForUs = "not_for_us", "addressed to the node but no flow of ours: left to nobody";
         TtlExceededSilently = "ttl_exceeded_silent", "TTL used up on a packet that must not be answered";
@@ -97,6 +97,7 @@ reasons! {
         TtlExceeded = "ttl_exceeded", "TTL or hop limit used up";
         NoEndpoint = "no_endpoint", "the Service has no endpoint: answered with a reset or port unreachable";
         UnknownServicePort = "unknown_service_port", "a port that the Service does not have: answered with a reset or port unreachable";
+        Unreachable = "unreachable", "no route to the destination: answered with network unreachable";
         TooBig = "needs_fragmentation", "longer than the egress MTU: answered with fragmentation needed or packet too big";
         ToCut = "to_cut", "longer than the egress MTU and allowed to be cut: sent on in fragments";
         Fragment = "fragment", "a fragment: goes on by its datagram's first one, or waits for it";

@@ -44,5 +44,5 @@ fn what_is_not_ours() {
     }
     let mut lab = Lab::new();
     let blackhole = Packet::new((Family::V4.client(), 1), SYN, ("198.51.100.1".parse().unwrap(), 80));
-    lab.drops("an unreachable route", CLIENT, &blackhole.build(), DropReason::NoRoute);
+    lab.drops("a blackhole", CLIENT, &blackhole.build(), DropReason::NoRoute);
 }

@@ -3,8 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::SUBJECTS;
-use crate::lab::trace;
+use crate::{RUNS, Run};
 
 /// Set to write the list instead of comparing it.
 const WRITE: &str = "ATALHO_WRITE_VECTORS";
@@ -28,12 +27,10 @@ fn order(source: &str) -> (bool, Vec<u32>, &str) {
 }
 
 fn list() -> String {
-    let mut vectors: Vec<_> =
-        SUBJECTS.iter().flat_map(|(subject, vectors)| vectors.iter().map(move |vector| (subject, vector))).collect();
-    vectors.sort_by_key(|(_, vector)| (order(vector.source), vector.what));
+    let mut runs: Vec<&Run> = RUNS.iter().collect();
+    runs.sort_by_key(|run| (order(run.vector.source), run.vector.what));
     let mut list = HEAD.to_string();
-    for (subject, vector) in vectors {
-        let trace = trace::of(vector.run);
+    for Run { subject, vector, trace } in runs {
         let (source, what, packets) = (vector.source, vector.what, trace.packets());
         let (forwarded, punted, dropped) = (trace.forwarded, trace.punted, trace.dropped);
         writeln!(list, "| {source} | {what} | {subject} | {packets} | {forwarded} | {punted} | {dropped} |").unwrap();

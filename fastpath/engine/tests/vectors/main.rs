@@ -30,6 +30,10 @@ mod udp;
 mod list;
 mod scapy;
 
+use std::sync::LazyLock;
+
+use lab::trace::{self, Trace};
+
 /// One case: it panics where a packet is not treated as it must be.
 pub struct Vector {
     /// Where it is written what must happen: an RFC and its section, or a part of Kubernetes' API.
@@ -85,6 +89,19 @@ subjects![
     tcp_state,
     udp,
 ];
+
+/// A vector with its subject, and what went through the labs while it ran.
+pub struct Run {
+    pub subject: &'static str,
+    pub vector: &'static Vector,
+    pub trace: Trace,
+}
+
+/// All of them, run once for those who look at all packets.
+pub static RUNS: LazyLock<Vec<Run>> = LazyLock::new(|| {
+    let all = SUBJECTS.iter().flat_map(|(subject, vectors)| vectors.iter().map(move |vector| (*subject, vector)));
+    all.map(|(subject, vector)| Run { subject, vector, trace: trace::of(vector.run) }).collect()
+});
 
 #[test]
 fn each_vector_says_where_its_rule_is_written() {

@@ -15,7 +15,8 @@ use crate::{Vector, vector};
 pub const VECTORS: &[Vector] = &[
     vector("RFC 1812 section 4.3.2.4", "time exceeded comes from the node's primary address", time_exceeded),
     vector("RFC 1191 section 4", "too big says the next link's MTU", too_big),
-    vector("RFC 1812 section 4.3.3.1", "host unreachable where the neighbour stays silent", host_unreachable),
+    vector("RFC 1812 section 5.2.7.1", "network unreachable where there is no route", network_unreachable),
+    vector("RFC 1812 section 5.2.7.1", "host unreachable where the neighbour stays silent", host_unreachable),
     vector("Service v1, endpoints", "without endpoint: TCP is reset, the rest is told port unreachable", refused),
     vector("RFC 9293 section 3.10.7.1", "a reset is never answered, a segment with ACK at its place", resets),
     vector("RFC 1122 section 3.2.2.6", "a Service's address answers an echo", echo),
@@ -71,6 +72,17 @@ fn too_big() {
         // To the node itself the Service answers: its stack refuses its own address from a port.
         let long = Packet::udp((f.node(), 45_000), (f.vip_local(), 53)).payload(&[7; 1400]).build();
         error(&answer(&mut node, FUNNEL, &long), f.vip_local(), f.node(), &long);
+    }
+}
+
+fn network_unreachable() {
+    for (f, nowhere) in [(Family::V4, "198.19.0.9"), (Family::V6, "fd99::9")] {
+        let nowhere: IpAddr = nowhere.parse().unwrap();
+        for layer4 in [Layer4::Udp, SYN, Layer4::EchoRequest(7)] {
+            let probe = Packet::new((f.client(), 40_000), layer4, (nowhere, 9)).build();
+            let sent = answer(&mut Node::new(), CLIENT, &probe);
+            assert_eq!(error(&sent, f.node(), f.client(), &probe), if f == Family::V4 { [3, 0] } else { [1, 0] });
+        }
     }
 }
 

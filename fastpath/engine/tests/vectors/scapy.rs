@@ -4,17 +4,14 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::SUBJECTS;
-use crate::lab::trace;
+use crate::{RUNS, Run};
 
 /// Frames that left, each with the vector that sent it.
 fn frames() -> Vec<(String, Vec<u8>)> {
     let mut frames = Vec::new();
-    for (subject, vectors) in SUBJECTS {
-        for vector in *vectors {
-            let name = format!("{subject}, {}: {}", vector.source, vector.what);
-            frames.extend(trace::of(vector.run).kept.into_iter().map(|(_, after)| (name.clone(), after)));
-        }
+    for Run { subject, vector, trace } in &*RUNS {
+        let name = format!("{subject}, {}: {}", vector.source, vector.what);
+        frames.extend(trace.kept.iter().map(|(_, after)| (name.clone(), after.clone())));
     }
     frames
 }
