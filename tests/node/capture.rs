@@ -102,7 +102,7 @@ fn a_nodes_traffic_is_captured_and_replays_the_same_twice() {
     let asked = Instant::now();
     Command::new("kill").args(["-TERM", &daemon.0.id().to_string()]).status().expect("kill");
     assert!(daemon.0.wait().expect("an end").success());
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
 
     let first = replay(&plan, &config, &capture, &plan.folder().join("first.pcapng"));
     let second = replay(&plan, &config, &capture, &plan.folder().join("second.pcapng"));
@@ -120,7 +120,7 @@ fn a_nodes_traffic_is_captured_and_replays_the_same_twice() {
 
     let of = |verdict: &str| lines.iter().filter(|line| line["verdict"] == verdict).count();
     println!("{seen} packets: {} forwarded, {} passed, {} dropped; {lost} lost", of("forward"), of("pass"), of("drop"));
-    assert!(of("forward") * 2 > lines.len(), "{books}");
+    assert!(of("forward") * 5 > lines.len() * 2, "{books}");
     // Source ports are drawn anew, so of a masqueraded connection only one side is seen: the answers are nobody's, and what
     // follows them has no place in it. All else goes its way.
     let (came, went) = (tuples(&std::fs::read(&capture).expect("a capture")), tuples(&first.0));
