@@ -64,6 +64,24 @@ fn datagrams_in_fragments_pass_on_every_path() {
     assert_even_and_right(&session);
 }
 
+/// Fragments that are themselves longer than a chunk of a worker's memory.
+#[test]
+fn datagrams_in_fragments_of_9000_bytes_pass() {
+    if skipped("datagrams_in_fragments_of_9000_bytes_pass") {
+        return;
+    }
+    let _turn = turn();
+    let mut session = ready(&Plan { mtu: 9000, ..Plan::new("at-t-jfrag") });
+    for path in Family::BOTH.into_iter().flat_map(paths::paths) {
+        let outcome = datagrams(&mut session, &path, JobKind::Udp, 40_000, 20);
+        let what = format!("{} {}", path.name, path.family.name());
+        assert_eq!((outcome.requests, outcome.failed, outcome.wrong), (20, 0, 0), "{what}: {outcome:?}");
+    }
+    let status = status(&session);
+    assert!(status.slow_path.resumed >= 12 * 20 * 2 * 5, "{status:?}");
+    assert_even_and_right(&session);
+}
+
 #[test]
 fn a_ping_in_fragments_passes() {
     if skipped("a_ping_in_fragments_passes") {

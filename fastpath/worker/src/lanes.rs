@@ -254,7 +254,7 @@ impl<P: Port> Lanes<P> {
                 self.forward(frame, outcome.side());
             }
             Verdict::Punt(reason) => {
-                match self.queues.free.pop() {
+                match self.queues.buffer_for(reason) {
                     Some(mut buffer) => match self.pool.copy_to(&frame, &mut buffer.frame) {
                         Some(len) => {
                             (buffer.len, buffer.ingress, buffer.fragment) = (len, outcome.ingress, None);

@@ -82,7 +82,12 @@ pub fn read(frame: &[u8], frame_bytes: usize) -> Result<Fragment, DropReason> {
         return Err(DropReason::Land);
     }
     let packet = &mut fragment.packet;
-    packet.key.protocol = Protocol::from_number(protocol).unwrap_or(Protocol::Udp);
+    match (Protocol::from_number(protocol), family) {
+        (Some(protocol), _) => packet.key.protocol = protocol,
+        // Of a later IPv6 fragment this need not be the transport protocol.
+        (None, EtherType::Ipv6) if fragment.start > 0 => {}
+        (None, _) => return Err(DropReason::UnknownProtocol),
+    }
     if fragment.start == 0 {
         packet.content = Content::FirstFragment;
         fragment.has_fin = read_transport(packet, protocol, family, payload)?;

@@ -4,7 +4,7 @@ use atalho_engine::verdict::DropReason::*;
 use atalho_engine::wire::checksum;
 use atalho_slowpath::Limits;
 
-use crate::lab::damage::mended;
+use crate::lab::damage::{changed, mended};
 use crate::lab::node::{BUFFERS, Node};
 use crate::lab::packet::{Layer4, Packet, SYN, verify};
 use crate::lab::pieces::{self, IDENTIFICATION, cut, fragment, join, payload_bytes};
@@ -30,6 +30,7 @@ pub const VECTORS: &[Vector] = &[
         told_apart,
     ),
     vector("RFC 768", "no checksum stays none in IPv4 and is refused in IPv6", no_checksum),
+    vector("RFC 791 section 3.1", "fragments of protocols that are not supported", other_protocols),
     vector("RFC 5508 section 4", "an ICMP error in fragments", error_in_fragments),
     vector(
         "RFC 5508 section 4.2",
@@ -381,6 +382,18 @@ fn error_in_fragments() {
             assert!(node.send(WEB, part).is_empty());
         }
         assert_eq!(node.dropped(Fragment), 1);
+    }
+}
+
+fn other_protocols() {
+    for f in FAMILIES {
+        let frame = asked(f, 400).build();
+        let gre = if f == Family::V4 { mended(&frame, &[(23, 47)]) } else { changed(&frame, &[(20, 47)]) };
+        let mut node = Node::new();
+        assert!(node.send_all(CLIENT, &cut(&gre, IDENTIFICATION, &[80])).is_empty());
+        // What an IPv6 fragment says of a later part means nothing, so that one waits in vain.
+        let waits = u64::from(f == Family::V6);
+        assert_eq!((node.dropped(UnknownProtocol), node.slow.counters().books().waiting), (2 - waits, waits));
     }
 }
 
