@@ -75,9 +75,8 @@ INLINE __u32 queue_of(const struct packet *p)
 #pragma unroll
     for (int i = 0; i < 4; i++)
         mix ^= p->own.src[i] ^ p->own.dst[i];
-    if (p->fragment != WHOLE)
-        mix ^= p->fragment_id;
-    else
+    /* Fragments by their addresses alone, as NICs do it: datagrams of one flow stay in order. */
+    if (p->fragment == WHOLE)
         mix ^= (p->own.ports & 0xffff) ^ (p->own.ports >> 16);
     __u32 hash = (mix * 0x9e3779b97f4a7c15ULL) >> 32;
     return ((__u64)hash * workers) >> 32;

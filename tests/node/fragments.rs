@@ -93,7 +93,7 @@ fn a_ping_in_fragments_passes() {
         let pod_to_far = paths::paths(family).into_iter().find(|path| path.name == "pod to far host").unwrap();
         let to = pod_to_far.udp.ip().to_string();
         let said = run_in(&node.pod(2), "ping", &["-c", "5", "-i", "0.02", "-W", "2", "-s", "4000", &to]).unwrap();
-        assert!(said.contains("5 received"), "{said}");
+        assert!(said.contains("5 received"), "{said}\n{:?}", status(&session));
     }
     assert_even_and_right(&session);
 }
