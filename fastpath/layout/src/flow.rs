@@ -135,6 +135,11 @@ pub mod state {
     pub const REPEATS: u32 = 3 << REPEATS_SHIFT;
     /// `STATE`: first bit of that number.
     pub const REPEATS_SHIFT: u32 = 12;
+    /// `STATE`: this direction's last segment was a SYN that belongs to no connection that was seen and was let through:
+    /// the other side will know. The low half of its sequence number stands in bits 16..32.
+    pub const AGAIN: u32 = 1 << 14;
+    /// `STATE`: first bit of that half.
+    pub const AGAIN_SHIFT: u32 = 16;
 }
 
 /// Bits of the word `STATE` of an SCTP direction beside [`state::SEEN`]: the chunks that it has sent (RFC 9260 section

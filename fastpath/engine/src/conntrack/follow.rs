@@ -72,6 +72,10 @@ impl<F: Family> Half<F> {
                 self.touch(flow, now_s);
                 Followed::Belongs
             }
+            Step::PassesNoted(next) => {
+                next.store(&own, entry);
+                Followed::Belongs
+            }
             Step::Passes => Followed::Belongs,
             Step::Over => Followed::Over,
             Step::Refused(reason) => Followed::Refused(reason),

@@ -17,7 +17,9 @@
 mod state;
 mod window;
 
-use atalho_layout::state::{ACKED, FIN, PLAIN, REPEATS, REPEATS_SHIFT, RST, SEEN, SYN, WSCALE, WSCALE_SHIFT};
+use atalho_layout::state::{
+    ACKED, AGAIN, AGAIN_SHIFT, FIN, PLAIN, REPEATS, REPEATS_SHIFT, RST, SEEN, SYN, WSCALE, WSCALE_SHIFT,
+};
 
 use super::family::{STATE, WIN_ACK, WIN_END, WIN_MAX};
 use crate::atomic::{AtomicU32, Ordering};
@@ -103,6 +105,8 @@ pub(super) enum Step {
     Follows(Track),
     /// It goes on and changes nothing: its receiver is to judge it.
     Passes,
+    /// The same, but that it was seen is remembered.
+    PassesNoted(Track),
     /// The connection is over, and it begins a new one.
     Over,
     Refused(DropReason),
@@ -162,6 +166,9 @@ impl Track {
     /// Data, acknowledgments and FIN.
     #[inline]
     fn follow_data(&self, peer: &Self, is_reply: bool, liberal: bool, segment: &TcpSegment) -> Step {
+        if self.state & AGAIN != 0 && self.begins_anew(peer, segment) {
+            return Step::Follows(Self::picked_up(segment));
+        }
         if self.state & peer.state & ACKED == 0 {
             let is_ack = segment.kind() == Kind::Ack;
             let is_opening = (self.state | peer.state) & ACKED == 0;
@@ -209,7 +216,7 @@ impl Track {
                 if is_after(segment.seq, self.ack) {
                     Step::Follows(Self::of_syn(segment))
                 } else if !self.is_same_syn(segment) {
-                    OUT_OF_WINDOW
+                    Step::PassesNoted(self.noting(segment))
                 } else if is_after(segment.end(), self.end) {
                     // The same with more data, or another part of it.
                     Step::Follows(Self { end: segment.end(), ..*self })
@@ -217,9 +224,35 @@ impl Track {
                     Step::Passes
                 }
             }
-            // A client that has forgotten the connection, or a forger: the server's challenge tells (RFC 5961 section 4).
-            (false, _) => Step::Passes,
+            // A client that has forgotten the connection, or a forger: the server's challenge tells (RFC 5961 section 4),
+            // or, if it has forgotten it too, its answer.
+            (false, _) if self.is_repeated(segment) => Step::Passes,
+            (false, _) => Step::PassesNoted(self.noting(segment)),
         }
+    }
+
+    /// Whether a SYN is as old as the connection, as far as can be told: a duplicate.
+    fn is_repeated(&self, syn: &TcpSegment) -> bool {
+        self.end.wrapping_sub(syn.end()) <= window::ACK_LAG_MIN
+    }
+
+    /// This record with a note of a SYN that was let through.
+    fn noting(&self, syn: &TcpSegment) -> Self {
+        let state = self.state & ((1 << AGAIN_SHIFT) - 1);
+        Self { state: state | AGAIN | syn.seq << AGAIN_SHIFT, ..*self }
+    }
+
+    /// Whether `ack` acknowledges the SYN that this direction's note is of.
+    fn is_noted(&self, ack: u32) -> bool {
+        self.state & AGAIN != 0 && self.state >> AGAIN_SHIFT == ack.wrapping_sub(1) & 0xffff
+    }
+
+    /// Whether `segment` completes the handshake that began with the noted SYN, which the other side has answered: both
+    /// ends are in a connection that began anew without being seen, as netfilter's resynchronization has it.
+    #[cold]
+    fn begins_anew(&self, peer: &Self, segment: &TcpSegment) -> bool {
+        let is_answered = peer.state & (SYN | ACKED | PLAIN) == SYN | ACKED && self.is_noted(peer.ack);
+        is_answered && segment.seq == peer.ack && segment.ack == peer.end
     }
 
     /// Whether `segment` is the SYN with which this direction, that has acknowledged nothing yet, began.
@@ -228,7 +261,14 @@ impl Track {
     }
 
     fn follow_syn_ack(&self, peer: &Self, is_reply: bool, segment: &TcpSegment) -> Step {
-        let is_answer = is_reply && self.state & SEEN == 0 && peer.state & (SYN | ACKED) == SYN;
+        let is_known =
+            self.state & SEEN != 0 && (self.is_repeated(segment) || peer.takes_ack(segment.ack, self.window_to(peer)));
+        if is_reply && peer.is_noted(segment.ack) && !is_known {
+            return Step::Follows(Self::of_syn(segment));
+        }
+        // Until the client has acknowledged one, the latest answer counts: a server in need forgets half-open connections.
+        let is_later = self.state & (SYN | PLAIN) == SYN && segment.end() != self.end;
+        let is_answer = is_reply && (self.state & SEEN == 0 || is_later) && peer.state & (SYN | ACKED) == SYN;
         // Both have called, this one answers now.
         let is_crossing = self.state & (SYN | ACKED) == SYN && peer.state & SYN != 0 && self.is_same_syn(segment);
         if is_answer || is_crossing {
@@ -238,6 +278,7 @@ impl Track {
             return match peer.takes_ack(segment.ack, 0) {
                 true if is_right => Step::Follows(Self::of_syn(segment)),
                 true => Step::Passes,
+                false if !is_after(segment.ack, peer.end) => Step::Passes,
                 false => OUT_OF_WINDOW,
             };
         }
@@ -321,6 +362,9 @@ impl Track {
     #[inline]
     fn with_flags(&self, segment: &TcpSegment) -> Self {
         let mut state = self.state | SEEN | PLAIN | ACKED;
+        if state & AGAIN != 0 {
+            state &= ((1 << AGAIN_SHIFT) - 1) & !AGAIN;
+        }
         // What stands before data that was sent already is no end.
         if segment.has(TcpSegment::FIN) && !is_after(self.end, segment.end()) {
             state |= FIN;

@@ -246,13 +246,15 @@ fn old_duplicate_syn() {
     for f in FAMILIES {
         let mut talk = Talk::new(f);
         talk.asks(SYN, 1000, 0, 0, SynSent);
-        talk.client_is_refused(SYN, 10, 0, 0, DropReason::TcpOutOfWindow);
+        // Whether it is that or a client that begins anew, the answer tells.
+        talk.asks(SYN, 10, 0, 0, SynSent);
         talk.client_is_refused(ACK, 1001, 1, 10, DropReason::TcpBadState);
         // Something left on the server answers.
         talk.answers(ACK, 70_000, 80_000, 0, SynSent);
-        talk.answers(SYN_ACK, 0, 11, 0, SynSent);
-        talk.asks(RST, 11, 0, 0, SynSent);
         talk.server_is_refused(SYN_ACK, 0, 1002, 0, DropReason::TcpOutOfWindow);
+        talk.answers(SYN_ACK, 0, 11, 0, SynRecv);
+        talk.asks(RST, 11, 0, 0, Close);
+        talk.asks(SYN, 1000, 0, 0, SynSent);
         talk.server_is_refused(FIN_ACK, 0, 1001, 0, DropReason::TcpBadState);
         talk.answers(SYN_ACK, 0, 1001, 0, SynRecv);
     }

@@ -10,16 +10,16 @@ use atalho_layout::state::{ACKED, PLAIN, SYN, WSCALE, WSCALE_SHIFT};
 use super::{SHIFT_MAX, TcpSegment, Track, is_after};
 
 /// Bytes by which an acknowledgment may always lag behind: netfilter's MAXACKWINCONST, an unscaled window and more.
-const ACK_LAG_MIN: u32 = 66_000;
+pub(super) const ACK_LAG_MIN: u32 = 66_000;
 
 impl Track {
     /// Whether a segment of this direction that carries ACK is in the window.
     #[inline]
     pub(super) fn is_in_window(&self, peer: &Self, segment: &TcpSegment) -> bool {
         let end = segment.end();
-        // One without data stands anywhere: a keep-alive one before the end, a late acknowledgment far behind it.
-        let (seq, end) = if end == segment.seq { (self.end, self.end) } else { (segment.seq, end) };
-        self.may_send(peer, seq, end) && peer.takes_ack(segment.ack, self.window_to(peer))
+        // One without data may stand anywhere: a keep-alive one before the end, a late acknowledgment far behind it.
+        let is_in_window = end == segment.seq || self.may_send(peer, segment.seq, end);
+        is_in_window && peer.takes_ack(segment.ack, self.window_to(peer))
     }
 
     /// Whether a reset that does not stand exactly goes on, for its receiver to challenge: in the window, and not before
