@@ -8,108 +8,33 @@
 //! Time comes in as a parameter, randomness from a seed, so a run can be repeated. Nothing here allocates, waits, logs or
 //! does input or output; the frame is changed only where it is forwarded.
 
-use std::iter;
-use std::net::IpAddr;
+mod connect;
+mod slot;
+mod way_out;
+
 use std::sync::Arc;
 
-use atalho_layout::{NextHopKind, hop, tag_mac};
+use atalho_layout::hop;
 
-use crate::admit::{self, Decision, Egress, FirstPacket, Outcome};
+use self::connect::connect;
+use self::slot::Detour;
+pub use self::slot::Slot;
+use self::way_out::route;
+use crate::admit::{self, FirstPacket, Outcome};
 use crate::affinity::AffinityTable;
-use crate::conntrack::{ConnTable, Direction, Epochs, Flow, Followed, InsertError, NewConnection, Probe, Rewrite};
+use crate::conntrack::{ConnTable, Epochs, Flow, Followed, Probe};
 use crate::counters::Counters;
 use crate::flow::{FlowKey, Protocol};
 use crate::fragments;
-use crate::handoff::Handoff;
-use crate::next_hops::{NextHop, NextHops};
-use crate::rewrite::{self, Hop};
+use crate::next_hops::NextHops;
+use crate::rewrite;
 use crate::snat::PortDraw;
 use crate::tables::Tables;
-use crate::verdict::{DropReason, PuntReason, Verdict};
+use crate::verdict::{DropReason, Verdict};
 use crate::wire::{self, Packet};
 
 /// Packets that go through a step together. 64 keeps a batch's state within a first-level cache of 32 KiB.
 pub const BATCH: usize = 64;
-
-/// One packet of a batch: a frame in, a verdict out.
-#[derive(Debug)]
-pub struct Slot<'a> {
-    /// From the Ethernet header, with whatever padding the port delivered.
-    pub frame: &'a mut [u8],
-    /// Bytes of the whole frame: more than `frame` has where a port delivers long ones in pieces, of which this is the first.
-    pub frame_bytes: usize,
-    /// Kernel interface index of the port by which it came in: the uplink, the funnel's kernel end for the node itself,
-    /// a pod's host end. After `Punt(ToCut)` the port by which it leaves.
-    pub ingress: u32,
-    /// A fragment that the slow path followed to its flow.
-    pub fragment: Option<&'a Packet>,
-    pub verdict: Verdict,
-    /// `Forward`: bytes of the frame to send, without padding.
-    pub send_len: usize,
-    /// `Forward`: what the next hop is; pods and the node are behind the funnel.
-    pub via: NextHopKind,
-    /// `Punt(NeighbourUnresolved)`: whom to ask for.
-    pub neighbour: Option<IpAddr>,
-    /// `Punt(TooBig)`, `Punt(ToCut)`: the next hop's MTU, bytes of an IP packet; else 0.
-    pub mtu: u16,
-}
-
-impl<'a> Slot<'a> {
-    /// A frame in one piece.
-    pub fn new(frame: &'a mut [u8], ingress: u32) -> Self {
-        let frame_bytes = frame.len();
-        Self {
-            frame,
-            frame_bytes,
-            ingress,
-            fragment: None,
-            verdict: Verdict::Drop(DropReason::TooShort),
-            send_len: 0,
-            via: NextHopKind::Unused,
-            neighbour: None,
-            mtu: 0,
-        }
-    }
-
-    /// A packet that the slow path gives back, for [`Engine::resume`].
-    pub fn resumed(buffer: &'a mut Handoff) -> Self {
-        let Handoff { frame, len, ingress, fragment, .. } = buffer;
-        Self { fragment: fragment.as_ref(), ..Self::new(&mut frame[..*len], *ingress) }
-    }
-
-    fn drops(&mut self, reason: DropReason) {
-        self.verdict = Verdict::Drop(reason);
-    }
-
-    /// Ready to be sent, but for its length (RFC 1812 section 4.2.2.7).
-    #[cold]
-    fn is_to_be_cut(&mut self, next_hop: &NextHop) {
-        self.verdict = Verdict::Punt(PuntReason::ToCut);
-        (self.mtu, self.ingress) = (next_hop.mtu, next_hop.ifindex);
-    }
-
-    fn ends(&mut self, detour: Detour) {
-        match detour {
-            Detour::Drop(reason) => self.drops(reason),
-            Detour::Punt(reason) => self.verdict = Verdict::Punt(reason),
-            Detour::TooBig { mtu } => {
-                self.verdict = Verdict::Punt(PuntReason::TooBig);
-                self.mtu = mtu;
-            }
-            Detour::Unresolved(neighbour) => {
-                self.verdict = Verdict::Punt(PuntReason::NeighbourUnresolved);
-                self.neighbour = Some(neighbour);
-            }
-        }
-    }
-}
-
-/// An empty frame, for arrays that are filled later.
-impl Default for Slot<'_> {
-    fn default() -> Self {
-        Slot::new(&mut [], 0)
-    }
-}
 
 /// What an engine is made of.
 pub struct EngineParts {
@@ -152,15 +77,6 @@ enum Way {
     Found(Flow),
     /// The node's own affair: to its stack as it is.
     Unchanged,
-}
-
-/// Why a packet does not go on.
-#[derive(Debug, Clone, Copy)]
-enum Detour {
-    Drop(DropReason),
-    Punt(PuntReason),
-    TooBig { mtu: u16 },
-    Unresolved(IpAddr),
 }
 
 impl Engine {
@@ -392,150 +308,6 @@ fn may_use(tables: &Tables, ingress: u32, packet: &Packet, flow: &Flow) -> Resul
     }
     let port = tables.ports.get(&ingress).ok_or(DropReason::UnknownPort)?;
     admit::check_source(tables, port, packet.src)
-}
-
-impl NextHop {
-    #[inline]
-    fn fits(&self, packet: &Packet) -> bool {
-        packet.ip_bytes() <= usize::from(self.mtu)
-    }
-}
-
-/// A usable way out.
-struct WayOut {
-    next_hop: NextHop,
-    destination: crate::next_hops::Mac,
-    hop: Hop,
-}
-
-impl WayOut {
-    /// Frames to the uplink carry real addresses. In the funnel the destination says whom the kernel side delivers to.
-    fn address(&self, frame: &mut [u8]) {
-        let NextHop { kind, ifindex, source, .. } = self.next_hop;
-        match kind {
-            NextHopKind::Pod => rewrite::address_frame(frame, tag_mac(ifindex), source),
-            NextHopKind::Node => rewrite::address_frame(frame, self.destination, tag_mac(ifindex)),
-            NextHopKind::Uplink | NextHopKind::Unused => rewrite::address_frame(frame, self.destination, source),
-        }
-    }
-}
-
-/// The next hop, if the packet may take it: it exists, the packet has hops left and is not too long unless it may be cut,
-/// the neighbour is known. `destination` is the packet's after translation.
-#[inline]
-fn route(
-    next_hops: &NextHops,
-    tables: &Tables,
-    packet: &Packet,
-    index: u32,
-    destination: IpAddr,
-    from_node: bool,
-) -> Result<WayOut, Detour> {
-    let next_hop = next_hops.get(index).ok_or(Detour::Drop(DropReason::NextHopGone))?;
-    // The node's own stack has counted its packets, and counts those that it gets.
-    let hop = if from_node || next_hop.kind == NextHopKind::Node { Hop::Uncounted } else { Hop::Counted };
-    if hop == Hop::Counted && packet.ttl <= 1 {
-        // Nobody answers an ICMP error (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
-        return Err(if packet.is_error() {
-            Detour::Drop(DropReason::TtlExceededSilently)
-        } else {
-            Detour::Punt(PuntReason::TtlExceeded)
-        });
-    }
-    if !next_hop.fits(packet) && !packet.may_be_cut {
-        return Err(if packet.is_error() {
-            Detour::Drop(DropReason::TooBig)
-        } else {
-            Detour::TooBig { mtu: next_hop.mtu }
-        });
-    }
-    let Some(mac) = next_hop.destination else {
-        let neighbour = match next_hop.kind {
-            NextHopKind::Uplink => tables.routes.neighbour_to(destination).unwrap_or(destination),
-            _ => destination,
-        };
-        return Err(Detour::Unresolved(neighbour));
-    };
-    Ok(WayOut { next_hop, destination: mac, hop })
-}
-
-/// Puts a decision into the table: both directions as a whole, or nothing.
-fn connect(
-    parts: &EngineParts,
-    draw: &mut PortDraw,
-    tables: &Tables,
-    ingress: u32,
-    packet: &Packet,
-    decision: &Decision<'_>,
-    now_s: u32,
-) -> Result<Flow, Detour> {
-    let next_hop = next_hop_of(decision.egress)?;
-    let back = next_hop_of(decision.back)?;
-    // A packet that cannot leave makes no flow.
-    let from_node = parts.next_hops.get(hop::NODE).is_some_and(|node| node.ifindex == ingress);
-    let way_out = route(&parts.next_hops, tables, packet, next_hop, decision.destination.0, from_node)?;
-
-    let key = packet.key;
-    let source = decision.source.unwrap_or(key.src);
-    // Who keeps his address keeps his port too, unless another flow looks like his then.
-    let own_port = decision.source.is_none().then_some(key.src_port);
-    let drawn = iter::once_with(|| draw.candidates(&tables.settings.snat_ports, &key, decision.destination)).flatten();
-    for source_port in own_port.into_iter().chain(drawn) {
-        let rewrite = Rewrite {
-            src: source,
-            dst: decision.destination.0,
-            src_port: source_port,
-            dst_port: decision.destination.1,
-        };
-        let answers = answers_to(&rewrite, key.protocol);
-        // Cheaper than an insert that fails, and where many ports are taken most do.
-        if own_port != Some(source_port) && parts.table.find(&answers).is_some() {
-            continue;
-        }
-        let new = NewConnection {
-            original: Direction { key, rewrite, next_hop, ingress },
-            reply: Direction {
-                key: answers,
-                rewrite: Rewrite { src: key.dst, dst: key.src, src_port: key.dst_port, dst_port: key.src_port },
-                next_hop: back,
-                ingress: way_out.next_hop.ifindex,
-            },
-            is_service: decision.vip.is_some(),
-            first: packet.segment(),
-        };
-        match parts.table.insert(parts.worker, &parts.epochs, &new, now_s) {
-            Ok(inserted) => {
-                parts.counters.admitted();
-                return Ok(inserted.flow);
-            }
-            // Another worker, or an earlier packet of this batch, was first with the same flow.
-            Err(InsertError::Exists { is_reply: false, flow }) => return Ok(flow),
-            // The answers' tuple is another flow's, unless the two ends have just begun to talk at once.
-            Err(InsertError::Exists { is_reply: true, .. }) => {
-                if let Some(flow) = parts.table.find(&key) {
-                    return Ok(flow);
-                }
-            }
-            Err(InsertError::Contention) => return Err(Detour::Drop(DropReason::InsertContention)),
-            Err(InsertError::TableFull) => return Err(Detour::Drop(DropReason::TableFull)),
-            Err(InsertError::MixedFamilies | InsertError::SameKey) => return Err(Detour::Drop(DropReason::Martian)),
-        }
-    }
-    Err(Detour::Drop(DropReason::SnatPortsExhausted))
-}
-
-/// The key of what comes back.
-fn answers_to(rewrite: &Rewrite, protocol: Protocol) -> FlowKey {
-    FlowKey { src: rewrite.dst, dst: rewrite.src, src_port: rewrite.dst_port, dst_port: rewrite.src_port, protocol }
-}
-
-fn next_hop_of(egress: Option<Egress>) -> Result<u32, Detour> {
-    match egress {
-        Some(Egress::Node) => Ok(hop::NODE),
-        Some(Egress::Pod(index) | Egress::Uplink(index)) => Ok(index),
-        Some(Egress::UplinkUnresolved(neighbour)) => Err(Detour::Unresolved(neighbour)),
-        None => Err(Detour::Drop(DropReason::NoRoute)),
-    }
 }
 
 /// Draws for choices that need no secrecy (SplitMix64; Steele, Lea and Flood, 2014).
