@@ -153,6 +153,8 @@ fn check_transport(before: &Packet<'_>, after: &Packet<'_>) {
             assert_eq!(after.checked_sum(), 0, "an error leaves with a wrong checksum: {out:02x?}");
             assert_eq!(masked(&came[..8], &[(2, 4)]), masked(&out[..8], &[(2, 4)]), "the error says something else");
             check_quotation(&came[8..], &out[8..]);
+            let (quoted, told) = if after.is_ipv6 { (16..32, 24..40) } else { (20..24, 16..20) };
+            assert_eq!(out[quoted], after.bytes[told], "an error goes to the sender of what it quotes: {out:02x?}");
             return;
         }
         _ => &[(2, 4), (4, 6)],
