@@ -62,7 +62,12 @@ enum Fragment {
 
 impl<'f> Packet<'f> {
     fn of(frame: &'f [u8]) -> Self {
-        let ip = IpSlice::from_slice(&frame[ETHERNET..]).unwrap_or_else(|error| panic!("{error}: {frame:02x?}"));
+        let ip = match IpSlice::from_slice(&frame[ETHERNET..]) {
+            Ok(ip) => ip,
+            Err(error) => {
+                return Self::of_odd_fragment(&frame[ETHERNET..]).unwrap_or_else(|| panic!("{error}: {frame:02x?}"));
+            }
+        };
         let payload = ip.payload();
         let (is_ipv6, total) = match &ip {
             IpSlice::Ipv4(v4) => {
@@ -88,6 +93,18 @@ impl<'f> Packet<'f> {
             is_ipv6,
             fragment,
         }
+    }
+
+    /// A later IPv6 fragment whose header says that something follows which may not stand there: nothing follows but payload,
+    /// and only the first fragment's word counts (RFC 8200 section 4.5), so routers have no business with it.
+    fn of_odd_fragment(packet: &'f [u8]) -> Option<Self> {
+        let [0x60..=0x6f, _, _, _, high, low, 44, ..] = packet else { return None };
+        let bytes = packet.get(..usize::from(u16::from_be_bytes([*high, *low])) + 40)?;
+        let [next, _, high, low] = *bytes.get(40..44)? else { return None };
+        let is_later = u16::from_be_bytes([high, low]) & 0xfff8 != 0;
+        let protocol = IpNumber(next);
+        let fragment = Some(Fragment::Later);
+        is_later.then_some(Self { bytes, transport: 48, payload: 48, protocol, is_ipv6: true, fragment })
     }
 
     /// Of an IPv4 fragment, in 8 bytes.
