@@ -78,8 +78,8 @@ pub fn start(
             core: Some(line.core as usize),
             spin: config.worker.spin_us.map_or(Spin::Always, Spin::Micros),
             uplink_ifindex: prepared.uplink.ifindex,
-            // The Ethernet header comes before what an MTU counts.
-            frame_bytes_max: [prepared.uplink.mtu, prepared.f0.mtu].map(|mtu| usize::from(mtu) + 14),
+            // Before what an MTU counts come the Ethernet header and, as the kernel allows, a VLAN tag.
+            frame_bytes_max: [prepared.uplink.mtu, prepared.f0.mtu].map(|mtu| usize::from(mtu) + 18),
         };
         let ring_slow_path = bell.clone();
         let mut worker = Worker::new(

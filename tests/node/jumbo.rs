@@ -1,6 +1,6 @@
 //! Links that carry packets of 9000 bytes: longer than a chunk of a worker's memory, so they come in several pieces.
 
-use atalho_benches::lab::command::ip;
+use atalho_benches::lab::command::{ip, run_in};
 use atalho_benches::lab::paths::{self, Path, Place};
 use atalho_benches::lab::plan::{Family, Plan, pod_address};
 use atalho_benches::lab::session::Session;
@@ -54,6 +54,13 @@ fn packets_of_9000_bytes_pass_on_every_path() {
         let outcome = finish(&mut session, &[(id, path.clone(), JobKind::Bulk)], 5.0).remove(0);
         assert!(outcome.bytes >= 1 << 20, "{} {}: only {} bytes", path.name, path.family.name(), outcome.bytes);
         println!("{:<30} {} {:>6} MB in {:.2} s", path.name, path.family.name(), outcome.bytes >> 20, outcome.seconds);
+    }
+    // The slow path answers for a Service, and takes and gives all pieces.
+    for (family, last) in Family::BOTH.into_iter().zip(["-4", "-6"]) {
+        let to = paths::cluster_ip(10, family).to_string();
+        let options = [last, "-c", "5", "-i", "0.2", "-W", "2", "-s", "8900", "-M", "do"];
+        let said = run_in(&session.plan().pod(1), "ping", &[&options[..], &[&to]].concat()).unwrap();
+        assert!(said.contains(" 5 received") && !said.contains("wrong data"), "{said}");
     }
     let status = session.daemon().unwrap().settled_status().unwrap();
     for reason in ["rx_multi_piece", "super_packet"] {

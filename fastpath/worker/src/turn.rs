@@ -37,7 +37,7 @@ pub struct WorkerOptions {
     pub spin: Spin,
     /// Kernel interface index of the uplink.
     pub uplink_ifindex: u32,
-    /// Bytes of the longest frame that an honest sender puts on uplink and funnel: MTU and Ethernet header.
+    /// Bytes of the longest frame that an honest sender puts on uplink and funnel: MTU, Ethernet header and a VLAN tag.
     pub frame_bytes_max: [usize; 2],
 }
 

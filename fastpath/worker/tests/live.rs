@@ -317,7 +317,7 @@ impl Daemon {
                 core: Some(0),
                 spin: Spin::Micros(50),
                 uplink_ifindex,
-                frame_bytes_max: [usize::from(self.mtu) + 14; 2],
+                frame_bytes_max: [usize::from(self.mtu) + 18; 2],
             },
             WorkerParts {
                 pool: opened.pool,

@@ -138,7 +138,7 @@ pub fn bench_of<P: Port>(
             core: None,
             spin,
             uplink_ifindex: UPLINK,
-            frame_bytes_max: [usize::from(mtu) + 14; 2],
+            frame_bytes_max: [usize::from(mtu) + 18; 2],
         },
         WorkerParts {
             pool,
