@@ -226,7 +226,7 @@ fn random_pieces_holes_and_rests_lose_nothing_and_pass_no_broken_packet() {
             assert_eq!((places.counted(), books.held), (32, in_hand), "seed {seed} step {step}: {books:?}");
             assert!(books.refused <= expected.refused);
         }
-        assert!(sent_to_kernel > 100, "seed {seed}: only {sent_to_kernel} pieces were sent");
+        assert!(sent_to_kernel > steps / 30, "seed {seed}: only {sent_to_kernel} pieces were sent");
         hands.drain(..).for_each(|frame| pool.give_back(frame));
         assert_eq!(books(&queue, &pool).held, 0);
     }
