@@ -1,7 +1,7 @@
 //! What state a connection is in. Nobody stores it: each direction records what it has sent, in its own entry, and the
 //! state is a pure function of both records. So no word of the table has two writers.
 
-use atalho_layout::state::SEEN;
+use atalho_layout::state::{ACKED, SEEN};
 
 use super::insert::later;
 use super::sctp::SctpState;
@@ -90,7 +90,8 @@ impl ConnectionState {
             Self::Tcp(TcpState::Close | TcpState::TimeWait | TcpState::LastAck) => Some(Evictable::Closing),
             Self::Sctp(_) if SctpState::is_over(&original.track, &reply.track) => Some(Evictable::Closing),
             _ if !is_answered => Some(Evictable::Unanswered),
-            Self::Tcp(TcpState::SynRecv | TcpState::SynSent2) => Some(Evictable::Unanswered),
+            // Its handshake is not through, whatever else was sent.
+            Self::Tcp(_) if original.track.state & ACKED == 0 => Some(Evictable::Unanswered),
             Self::Tcp(_) => None,
             Self::Sctp(SctpState::Closed | SctpState::CookieWait | SctpState::CookieEchoed) => {
                 Some(Evictable::Unanswered)

@@ -289,7 +289,8 @@ impl Track {
     /// A reset counts if it stands exactly where the receiver expects the next byte: at the highest acknowledgment that
     /// came from there, or right after the last byte sent (RFC 5961 section 3.2); or if it answers a first segment.
     fn follow_reset(&self, peer: &Self, segment: &TcpSegment) -> Step {
-        let closed = Step::Follows(Self { state: self.state | SEEN | RST, ..*self });
+        let end = if self.state & SEEN == 0 { segment.seq } else { self.end };
+        let closed = Step::Follows(Self { state: self.state | SEEN | RST, end, ..*self });
         let is_expected = peer.state & ACKED != 0 && segment.seq == peer.ack;
         let is_next = self.state & SEEN != 0 && segment.seq == self.end;
         if peer.state & SEEN == 0 {
