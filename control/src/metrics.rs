@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::UNIX_EPOCH;
 
 use atalho_engine::conntrack::Evictable;
+use atalho_engine::snat::ports_left;
 use atalho_engine::verdict::{DropReason, PuntReason};
 
 use crate::report::{SlowPathReport, WorkerReport};
@@ -73,6 +74,15 @@ pub fn page(collector: &Collector) -> String {
     for kind in Evictable::ALL {
         page.line("atalho_flows_evicted_total", &[("kind", kind.name())], collector.table.evicted_as(kind));
     }
+
+    let ports = &collector.snapshot.load().settings.snat_ports;
+    page.single("atalho_snat_ports", "gauge", "Source ports that masqueraded flows may have.", ports.count());
+    page.single(
+        "atalho_snat_ports_left",
+        "gauge",
+        "Source ports that are free toward the destination that has the most masqueraded flows.",
+        ports_left(ports, &collector.table),
+    );
 
     let shared = collector.shared.lock();
     page.single(

@@ -8,13 +8,15 @@
 //!
 //! The identifier of an ICMP echo is a port here.
 
+use std::collections::HashMap;
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use siphasher::sip::SipHasher13;
 
-use crate::flow::{FlowKey, mapped};
+use crate::conntrack::{ConnTable, Direction};
+use crate::flow::{FlowKey, Protocol, mapped};
 
 /// Ports that are tried for one flow before it is dropped: bounds what a packet may cost. Where 90 % of a destination's
 /// ports are taken, one flow in 700,000 finds none.
@@ -49,6 +51,20 @@ impl Default for SnatPorts {
     fn default() -> Self {
         Self::new(61_000..=65_535, |_| false)
     }
+}
+
+/// How many of `ports` are left toward the destination that has the most flows with a port of them. Reads the whole table:
+/// for statistics.
+pub fn ports_left(ports: &SnatPorts, table: &ConnTable) -> usize {
+    let mut used: HashMap<(IpAddr, IpAddr, u16, Protocol), usize> = HashMap::new();
+    for connection in table.connections() {
+        let Direction { key, rewrite, .. } = connection.original;
+        let is_drawn = (key.src, key.src_port) != (rewrite.src, rewrite.src_port) && ports.contains(rewrite.src_port);
+        if is_drawn {
+            *used.entry((rewrite.src, rewrite.dst, rewrite.dst_port, key.protocol)).or_default() += 1;
+        }
+    }
+    ports.count().saturating_sub(used.into_values().max().unwrap_or(0))
 }
 
 /// One worker's draws.
@@ -89,7 +105,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::flow::Protocol;
 
     fn key(src_port: u16) -> FlowKey {
         let address = |n| IpAddr::V4(Ipv4Addr::new(10, 0, 0, n));

@@ -20,7 +20,7 @@ fn worker(lab: &Lab, number: u8) -> Engine {
         table: lab.table,
         affinity: lab.affinity,
         epochs: lab.epochs.clone(),
-        next_hops: lab.hops.clone(),
+        next_hops: lab.hops,
         counters: Arc::new(Counters::default()),
         seed: u64::from(number),
         prefetch: |_| {},

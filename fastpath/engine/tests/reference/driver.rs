@@ -136,7 +136,8 @@ impl Counts {
             self.not_syn,
             self.moved_ports,
         ];
-        singles.into_iter().chain(self.evicted).all(|count| count > 100)
+        // Where there is anything unanswered, no datagram has to go.
+        singles.into_iter().chain(self.evicted[..2].iter().copied()).all(|count| count > 20)
     }
 }
 
@@ -499,7 +500,7 @@ fn segment(choice: &Choice, notes: Option<[crate::tcp::Notes; 2]>, is_reply: boo
         15 => next.wrapping_add(60_000),
         16 => next.wrapping_sub(70_000),
         // Where the other side has not spoken nothing is too far, and numbers half their range apart have no order.
-        17 if other.has_spoken => next.wrapping_add(1 << 29),
+        17 if other.has_spoken => next.wrapping_add(1 << 27),
         18 => u32::MAX - 5,
         _ => own.syn_at.map_or(next, |at| at as u32),
     };
@@ -512,7 +513,7 @@ fn segment(choice: &Choice, notes: Option<[crate::tcp::Notes; 2]>, is_reply: boo
         11 => all.wrapping_add(1),
         12 => all.wrapping_sub(66_001),
         13 => all.wrapping_sub(1400),
-        14 => all.wrapping_add(1 << 29),
+        14 => all.wrapping_add(1 << 27),
         _ => own.ack.map_or(all, |ack| ack as u32),
     };
     let is_calling = !own.has_spoken || !other.has_spoken || own.ack.is_none();

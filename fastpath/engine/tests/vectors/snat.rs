@@ -1,6 +1,6 @@
 //! Masquerading: whose address, and which port.
 
-use atalho_engine::snat::SnatPorts;
+use atalho_engine::snat::{SnatPorts, ports_left};
 use atalho_engine::verdict::DropReason;
 
 use crate::lab::packet::{Layer4, Packet, SYN, SYN_ACK};
@@ -72,8 +72,10 @@ fn source_ports_run_out_by_name() {
     .into();
     for port in 1..=4 {
         let asked = Packet::new((f.client(), port), SYN, (f.far(), 443));
+        assert_eq!(ports_left(&lab.tables.settings.snat_ports, &lab.table), 5 - usize::from(port));
         lab.forwarded("within the range", CLIENT, &asked, HOP_GATEWAY);
     }
+    assert_eq!(ports_left(&lab.tables.settings.snat_ports, &lab.table), 0);
     let fifth = Packet::new((f.client(), 5), SYN, (f.far(), 443));
     lab.drops("beyond the range", CLIENT, &fifth.build(), DropReason::SnatPortsExhausted);
     let elsewhere = Packet::new((f.client(), 5), SYN, (f.far(), 444));
