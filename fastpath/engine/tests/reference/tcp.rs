@@ -33,6 +33,8 @@ pub struct Notes {
     pub has_sent_plain: bool,
     /// Segments in a row with nothing new.
     pub repeats: u32,
+    /// The low half of the number of a SYN that was let through last, for the other side to judge.
+    pub again: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,16 @@ fn place(word: u32, near: i64) -> i64 {
 }
 
 impl Notes {
+    /// Whether a SYN is as old as what is known.
+    fn is_repeated(&self, segment: &Segment) -> bool {
+        let end = segment.seq.wrapping_add(1).wrapping_add(segment.bytes);
+        (self.end as u32).wrapping_sub(end) <= 66_000
+    }
+
+    fn let_through(&self, ack: u32) -> bool {
+        self.again == Some(ack.wrapping_sub(1) as u16)
+    }
+
     fn is_acknowledged(&self, other: &Self) -> bool {
         other.ack.is_some_and(|ack| ack >= self.end)
     }
@@ -191,7 +203,8 @@ impl Tcp {
                     Stage::Calling if is_caller => {
                         let first = own.syn_at.unwrap_or_default();
                         if seq < first {
-                            return Fate::OutOfWindow;
+                            self.0[0].again = Some(segment.seq as u16);
+                            return Fate::Unnoted;
                         } else if seq > first {
                             self.0[0] = Notes::of_syn(segment, near, ack_near);
                             return Fate::Noted;
@@ -210,16 +223,32 @@ impl Tcp {
                     }
                     _ => {}
                 }
-                if is_caller { Fate::Unnoted } else { Fate::BadState }
+                if !is_caller {
+                    return Fate::BadState;
+                }
+                if !own.is_repeated(segment) {
+                    self.0[0].again = Some(segment.seq as u16);
+                }
+                Fate::Unnoted
             }
             flags if flags & SYN != 0 => {
-                let answers = !is_caller && !own.has_spoken && other.syn_at.is_some() && other.ack.is_none();
+                let lag = own.window_bytes(&other).max(66_000);
+                let takes = |lag: i64| ack <= other.end && ack >= other.end - lag;
+                let is_known = own.has_spoken && (own.is_repeated(segment) || takes(lag));
+                if !is_caller && other.let_through(segment.ack) && !is_known {
+                    // Both ends begin anew.
+                    self.0[from] = Notes::of_syn(segment, near, ack_near);
+                    return Fate::Noted;
+                }
+                let is_other_answer = own.syn_at.is_some() && !own.has_sent_plain && seq + 1 + bytes != own.end;
+                let is_answer = !own.has_spoken || is_other_answer;
+                let answers = !is_caller && is_answer && other.syn_at.is_some() && other.ack.is_none();
                 let crosses = own.syn_at == Some(seq) && own.ack.is_none() && other.syn_at.is_some();
                 if answers || crosses {
                     let began = if other.ack.is_none() { other.syn_at } else { None };
-                    if ack > other.end || ack < other.end - 66_000 {
+                    if ack > other.end {
                         return Fate::OutOfWindow;
-                    } else if began.is_some_and(|began| ack <= began) {
+                    } else if !takes(66_000) || began.is_some_and(|began| ack <= began) {
                         return Fate::Unnoted;
                     }
                     self.0[from] = Notes::of_syn(segment, near, ack_near);
@@ -229,6 +258,14 @@ impl Tcp {
             }
             flags => {
                 let is_fin = flags & FIN != 0;
+                let is_fresh = other.syn_at.is_some() && !other.has_sent_plain;
+                if let Some(answered) = other.ack.filter(|_| is_fresh)
+                    && own.let_through(answered as u32)
+                    && (segment.seq, segment.ack) == (answered as u32, other.end as u32)
+                {
+                    self.0[from] = Notes::of_middle(segment, answered, other.end);
+                    return Fate::Noted;
+                }
                 if is_caller && own.syn_at.is_some() && is_silent {
                     return Fate::BadState;
                 }
@@ -311,6 +348,7 @@ impl Tcp {
         let window = u32::from(segment.window);
         own.window = if own.has_sent_plain { own.window.max(window) } else { window };
         own.has_sent_plain = true;
+        own.again = None;
         own.repeats = if before == (own.end, own.ack, own.window) { own.repeats + 1 } else { 0 };
     }
 }
