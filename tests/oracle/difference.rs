@@ -71,7 +71,7 @@ impl<'c> Case<'c> {
         {
             return Judgement::Meant(vec![rule]);
         }
-        if self.stimulus.what.contains("\"authentication\"") && self.asks_service() {
+        if self.stimulus.has_authentication() {
             return Judgement::Meant(vec![Rule::Authentication]);
         }
         let found = match (&netfilter[..], &ours[..]) {
@@ -99,7 +99,8 @@ impl<'c> Case<'c> {
             return None;
         }
         let [theirs, ours] = &self.out;
-        let is_let_through = theirs.is_empty() && self.is_passed_on() && !ours.is_empty();
+        let is_routers_to_answer = ours.iter().any(|ours| is_routers(&ours.frame));
+        let is_let_through = theirs.is_empty() && !ours.is_empty() && (self.is_passed_on() || is_routers_to_answer);
         let is_refused = !theirs.is_empty() && matches!(self.because, "tcp_out_of_window" | "tcp_bad_state");
         let flags = *self.input.get(input.transport + 13)?;
         let has_options = self.input.get(input.transport + 12)? >> 4 > 5;
@@ -158,6 +159,8 @@ impl<'c> Case<'c> {
             (_, []) if self.because == "fragment_tiny" || self.first_is_tiny() => true,
             // Nothing is made of a part but an error that quotes it.
             ([theirs], []) => is_refusal(theirs),
+            // Too long is each by itself, or the whole.
+            ([theirs], _) if is_refusal(theirs) && is_routers(&theirs.frame) => true,
             ([theirs], [ours]) => is_refusal(theirs) && self.quotes_fragment(&ours.frame),
             _ => false,
         };

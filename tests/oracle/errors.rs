@@ -27,9 +27,9 @@ pub fn next(conversation: &Conversation, random: &mut fastrand::Rng) -> Option<S
         let mut quoted = frame.get(ETHERNET_BYTES..outline.end.min(frame.len()))?.to_vec();
         let transport = outline.transport - ETHERNET_BYTES;
         if change {
-            // About a packet that nobody sent.
-            let at = if conversation.speech == Speech::Echo { transport + 5 } else { transport + 1 };
-            *quoted.get_mut(at)? ^= 0x55;
+            // About a packet that nobody sent: port (or identifier) 1 is nobody's.
+            let at = if conversation.speech == Speech::Echo { transport + 4 } else { transport + 2 };
+            quoted.get_mut(at..at + 2)?.copy_from_slice(&[0, 1]);
         }
         quoted.truncate(cut.map_or(quoted.len(), |bytes| transport + bytes).min(if is_ipv4 { 548 } else { 1232 }));
         let layer4 = Layer4::Icmp { kind, code, rest, body: quoted };

@@ -117,6 +117,7 @@ impl Stage {
         let judgement = match learnt {
             Ok(()) => case.judge(),
             // Forgotten by one side, the tuple is taken anew.
+            Err(_) if stimulus.has_authentication() => Judgement::Meant(vec![Rule::Authentication]),
             Err(_) if is_refused => Judgement::Meant(vec![Rule::Refused]),
             Err(_) if case.conversation.is_disturbed => Judgement::Meant(vec![Rule::Misled]),
             Err(what) => Judgement::Wrong(what),
@@ -134,14 +135,15 @@ impl Stage {
                 Step::Played(fate, Vec::new())
             }
             Judgement::Meant(rules) => {
-                // One side knows the connection now and the other does not.
-                if out[NETFILTER].is_empty() != out[OURS].is_empty()
-                    || rules.contains(&Rule::Refused)
-                    || rules.contains(&Rule::Misled)
-                {
-                    if rules.iter().any(|rule| matches!(rule, Rule::Sack | Rule::Stale | Rule::Challenged)) {
-                        return Step::Played(fate, rules);
-                    }
+                let has = |meant: &[Rule]| rules.iter().any(|rule| meant.contains(rule));
+                let is_out_of_step = out[NETFILTER].is_empty() != out[OURS].is_empty();
+                // What changes no state on either side is not to arrive on one, nor half a datagram.
+                let is_void = has(&[Rule::Sack, Rule::Stale, Rule::Challenged]);
+                if is_void || has(&[Rule::Fragments]) && !is_out_of_step {
+                    return Step::Played(fate, rules);
+                }
+                if is_out_of_step || has(&[Rule::Refused, Rule::Misled, Rule::Authentication]) {
+                    // One side knows another connection than the other.
                     scene.conversations.iter_mut().for_each(|c| c.is_over = true);
                 } else {
                     arrive(conversation, &stimulus, &out);

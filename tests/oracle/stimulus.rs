@@ -46,6 +46,11 @@ impl Stimulus {
         stimulus.frames.iter().all(|frame| frame.len() <= bytes_max).then_some(stimulus)
     }
 
+    /// Whether it has an authentication header, behind which rules see no ports.
+    pub fn has_authentication(&self) -> bool {
+        self.what.contains("\"authentication\"")
+    }
+
     fn of(host: Host, drawn: Drawn, identification: u32, random: &mut fastrand::Rng) -> Self {
         let mut what = drawn.what;
         let odd = (random.u8(..8) == 0).then(|| oddity::draw(drawn.packets[0].src.is_ipv4(), random));
