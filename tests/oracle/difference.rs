@@ -107,6 +107,9 @@ impl<'c> Case<'c> {
         if is_let_through && has_options && flags & SYN == 0 {
             return Some(Rule::Sack);
         }
+        if is_refused && flags & RST != 0 && !self.conversation.has_answer {
+            return Some(Rule::Refused);
+        }
         match self.stimulus.is_disturbance {
             true if is_let_through && flags & (SYN | RST) != 0 => Some(Rule::Challenged),
             true if is_refused && self.because == "tcp_out_of_window" => Some(Rule::Stale),

@@ -64,8 +64,8 @@ rules! {
         "the router writes its address into record route and timestamp options, echoes them in errors, resets nothing that has them, and has blanks for them in every fragment",
         "options pass as they came, in fragments as their copy bit says (RFC 791 section 3.1): the node is no hop that a route could be recorded of";
     Refused = "refused",
-        "a connection that is refused by a reset is forgotten at once",
-        "it is remembered until its timeout, so that what is still on its way finds its translation";
+        "a reset before the first answer, right or forged, has the connection forgotten at once",
+        "a right one is remembered until its timeout, so that what is on its way finds its translation; a forged one is dropped";
     Fragments = "fragments",
         "a datagram is joined, judged whole and cut again",
         "fragments pass as they came, by the first one, which must hold the transport header; errors quote it, nothing else answers a part";

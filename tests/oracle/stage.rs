@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, End};
 use super::difference::{self, Case, Judgement};
 use super::fragments;
 use super::frame::{self, Outline};
@@ -112,7 +112,10 @@ impl Stage {
             // Errors about the connection before would speak of another one.
             conversation.arrived = Default::default();
         }
-        let learnt = conversation.learn(&out, stimulus.is_first);
+        let learnt = match stimulus.from {
+            End::Client => conversation.learn(&out, stimulus.is_first),
+            End::Server => Ok(()),
+        };
         let case = Case::new(conversation, &stimulus, is_refused, &out, because);
         let judgement = match learnt {
             Ok(()) => case.judge(),
