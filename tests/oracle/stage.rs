@@ -90,6 +90,8 @@ impl Stage {
         let mut random = scene::rng(*seed, number, event);
         let who = random.usize(..scene.conversations.len());
         let is_refused = scene.conversations.iter().any(|conversation| conversation.is_refused);
+        // Conversations of a scene get in each other's way.
+        let others_are_disturbed = scene.conversations.iter().any(|conversation| conversation.is_disturbed);
         let conversation = &mut scene.conversations[who];
         if conversation.is_over {
             return Step::Idle;
@@ -122,7 +124,7 @@ impl Stage {
             // Forgotten by one side, the tuple is taken anew.
             Err(_) if stimulus.has_authentication() => Judgement::Meant(vec![Rule::Authentication]),
             Err(_) if is_refused => Judgement::Meant(vec![Rule::Refused]),
-            Err(_) if case.conversation.is_disturbed => Judgement::Meant(vec![Rule::Misled]),
+            Err(_) if others_are_disturbed || case.conversation.is_disturbed => Judgement::Meant(vec![Rule::Misled]),
             Err(what) => Judgement::Wrong(what),
         };
         scene.history.push(told(&case, &judgement));
