@@ -139,11 +139,14 @@ impl Site {
         })
     }
 
-    /// Neighbours resolved, flows admitted.
+    /// Neighbours resolved, flows admitted, and nothing of it still under way: a packet that waited for a neighbour would be
+    /// one too many later.
     fn warm_up(&mut self) -> Result<()> {
+        let mut whole = 0;
         for _ in 0..20 {
             let measured = self.measure(0.05, Some(100_000.0))?;
-            if measured.delivered == measured.sent {
+            whole = if measured.delivered == measured.sent { whole + 1 } else { 0 };
+            if whole == 2 {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(100));
