@@ -18,9 +18,10 @@ use super::{FlowRef, Inserted, NewConnection};
 use crate::atomic::Ordering;
 use crate::flow::Protocol;
 
-/// Slots of a pair of buckets that should be free or about to be: what a pair has at the design load. Under a flood of SYNs
-/// it is how many connections get in an epoch.
-const RESERVE: u32 = if cfg!(loom) { 1 } else { 4 };
+/// Slots of a pair of buckets that should be free or about to be. Under a flood of SYNs it is how many connections get in an
+/// epoch. More would cost room when there is no flood: at the design load 0.15 % of all inserts end another connection for
+/// it, with 4 it would be 2.6 % (simulated; 0.1 % at a load of 86.5 %).
+const RESERVE: u32 = if cfg!(loom) { 1 } else { 2 };
 
 /// A connection that may go.
 struct Candidate {
