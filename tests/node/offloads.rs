@@ -9,10 +9,13 @@ use atalho_benches::lab::paths;
 use atalho_benches::lab::plan::{Family, Plan};
 use atalho_benches::traffic::client::{Job, JobKind};
 
-use crate::support::{assert_all_paths_work, assert_even_and_right, atalho, finish, ready, skipped, turn};
+use crate::support::{assert_all_paths_work, assert_even_and_right, atalho, finish, last_words, ready, skipped, turn};
 
 /// Paths that carry a stream all the while, with segments of 64 KiB where the offloads allow them.
 const STREAMED: [&str; 2] = ["pod to pod", "pod to far host"];
+/// Of a path's datagrams: streams that fill the rings lose some, and so does the kernel when a veth's `gro` goes off with
+/// packets still in its queue. Nobody sends them again.
+const LOST_MAX: u64 = 2;
 
 #[test]
 fn pods_turn_their_offloads_off_and_on_under_traffic() {
@@ -38,7 +41,8 @@ fn pods_turn_their_offloads_off_and_on_under_traffic() {
         .filter(|(path, kind)| *kind != JobKind::Bulk || STREAMED.contains(&path.name))
         .map(|(path, kind)| {
             // Patient: what so many streams do to two cores is not the question here.
-            let job = Job { timeout_ms: 10_000, ..paths::job(&path, kind, seconds) };
+            let timeout_ms = if kind == JobKind::Udp { 3_000 } else { 10_000 };
+            let job = Job { timeout_ms, ..paths::job(&path, kind, seconds) };
             (session.ask(path.from, job).unwrap(), path, kind)
         })
         .collect();
@@ -49,7 +53,17 @@ fn pods_turn_their_offloads_off_and_on_under_traffic() {
         }
     }
     // Every byte is compared by its receiver; every kernel has counted wrong checksums.
-    finish(&mut session, &jobs, seconds);
+    let (datagrams, connections): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.2 == JobKind::Udp);
+    finish(&mut session, &connections, seconds);
+    let ids: Vec<u32> = datagrams.iter().map(|job| job.0).collect();
+    let outcomes = session.wait_for(&ids, Duration::from_secs_f64(seconds + 20.0)).unwrap();
+    for ((_, path, _), outcome) in datagrams.iter().zip(outcomes) {
+        let name = format!("{} {}", path.name, path.family.name());
+        assert!(outcome.wrong == 0 && outcome.failed <= LOST_MAX, "{name}: {outcome:?}\n{}", last_words(&session));
+        assert!(outcome.requests > 10 * LOST_MAX, "{name}: {outcome:?}");
+    }
+    // What the last change has left is not lost now and then, it works.
+    assert_all_paths_work(&mut session, 1.5);
     assert_even_and_right(&session);
 }
 

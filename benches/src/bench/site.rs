@@ -143,7 +143,7 @@ impl Site {
     /// one too many later.
     fn warm_up(&mut self) -> Result<()> {
         let mut whole = 0;
-        for _ in 0..20 {
+        for _ in 0..60 {
             let measured = self.measure(0.05, Some(100_000.0))?;
             whole = if measured.delivered == measured.sent { whole + 1 } else { 0 };
             if whole == 2 {
