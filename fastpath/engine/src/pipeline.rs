@@ -9,6 +9,7 @@
 //! does input or output; the frame is changed only where it is forwarded.
 
 mod connect;
+mod newcomers;
 mod slot;
 mod way_out;
 
@@ -16,15 +17,13 @@ use std::sync::Arc;
 
 use atalho_layout::hop;
 
-use self::connect::connect;
-use self::slot::Detour;
 pub use self::slot::Slot;
 use self::way_out::route;
-use crate::admit::{self, FirstPacket, Outcome};
+use crate::admit;
 use crate::affinity::AffinityTable;
 use crate::conntrack::{ConnTable, Epochs, Flow, Followed, Probe};
 use crate::counters::Counters;
-use crate::flow::{FlowKey, Protocol};
+use crate::flow::Protocol;
 use crate::fragments;
 use crate::next_hops::NextHops;
 use crate::rewrite;
@@ -79,6 +78,14 @@ enum Way {
     Unchanged,
 }
 
+/// What step 3 leaves of a batch.
+struct Rest {
+    /// Index of a packet that has no flow; others behind it may have one.
+    first: usize,
+    /// Its flow has just ended.
+    has_ended: bool,
+}
+
 impl Engine {
     /// Everything that is allocated, is allocated here.
     pub fn new(parts: EngineParts) -> Self {
@@ -115,7 +122,9 @@ impl Engine {
         for batch in batch.chunks_mut(BATCH) {
             self.parse(batch);
             self.find(tables, batch);
-            self.admit(tables, now_s, batch);
+            if let Some(rest) = self.follow(tables, now_s, batch) {
+                self.admit(tables, now_s, batch, rest);
+            }
             self.route_and_rewrite(tables, batch);
         }
     }
@@ -169,67 +178,15 @@ impl Engine {
         }
     }
 
-    /// Step 3: packets of flows move the state of their connections, first packets become entries of the table.
-    fn admit(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>]) {
-        let Self { parts, random, draw, work: works } = self;
-        let (mut has_admitted, mut has_ended) = (false, false);
-        for (slot, work) in batch.iter_mut().zip(works) {
-            // The flow may have begun, or ended, in this very batch.
-            let is_outdated = match work.way {
-                Way::Unknown => has_admitted,
-                Way::Found(_) => has_ended,
-                Way::Ended | Way::Unchanged => false,
-            };
-            if is_outdated {
-                look_up(&parts.table, tables, slot, work);
+    /// Step 3: packets of flows move the state of their connections, up to the first packet of the batch that has no flow.
+    fn follow(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>]) -> Option<Rest> {
+        for (first, (slot, work)) in batch.iter_mut().zip(&mut self.work).enumerate() {
+            let has_ended = follow(&self.parts, tables, slot, work, now_s);
+            if matches!(work.way, Way::Unknown) {
+                return Some(Rest { first, has_ended });
             }
-            // An ICMP error is about a flow and not of it.
-            if let Way::Found(flow) = work.way
-                && !work.packet.is_error()
-            {
-                match parts.table.follow(&flow, &work.packet.segment(), now_s, &tables.settings) {
-                    Followed::Belongs => {}
-                    Followed::Over => {
-                        parts.table.end(&parts.epochs, flow.at);
-                        has_ended = true;
-                        work.way = Way::Unknown;
-                    }
-                    Followed::Refused(reason) => {
-                        slot.drops(reason);
-                        work.way = Way::Ended;
-                    }
-                }
-            }
-            if !matches!(work.way, Way::Unknown) {
-                continue;
-            }
-            let key = FlowKey { src: work.packet.src, ..work.packet.key };
-            let first = FirstPacket { key, ingress: slot.ingress, opening: work.packet.opening };
-            let decision = admit::decide(tables, &first, random.next(), |affinity| {
-                parts.affinity.endpoint(key.src, affinity, now_s)
-            });
-            let outcome = match decision.outcome {
-                Outcome::Forward => {
-                    has_admitted = true;
-                    let flow = connect(parts, draw, tables, slot.ingress, &work.packet, &decision, now_s);
-                    if flow.is_ok()
-                        && let Some((affinity, endpoint)) = decision.binds()
-                    {
-                        parts.affinity.remember(key.src, affinity, endpoint, now_s);
-                    }
-                    flow.map(Way::Found)
-                }
-                // The kernel side passes a pod's packets to its node itself; this one came before it knew the address.
-                Outcome::Pass if tables.local_pods.contains_key(&work.packet.src) => Ok(Way::Unchanged),
-                Outcome::Pass => Err(Detour::Drop(DropReason::NotForUs)),
-                Outcome::Punt(reason) => Err(Detour::Punt(reason)),
-                Outcome::Drop(reason) => Err(Detour::Drop(reason)),
-            };
-            work.way = outcome.unwrap_or_else(|detour| {
-                slot.ends(detour);
-                Way::Ended
-            });
         }
+        None
     }
 
     /// Steps 4 and 5: the way out, and what the packet looks like there.
@@ -297,6 +254,29 @@ fn look_up(table: &ConnTable, tables: &Tables, slot: &mut Slot<'_>, work: &mut W
             }
         },
     };
+}
+
+/// A packet of a flow moves its connection's state, or is refused, or finds that it is over: then the flow ends, which is
+/// said, and the packet is of no flow. An ICMP error is about a flow and not of it.
+#[inline]
+fn follow(parts: &EngineParts, tables: &Tables, slot: &mut Slot<'_>, work: &mut Work, now_s: u32) -> bool {
+    if let Way::Found(flow) = &work.way
+        && !work.packet.is_error()
+    {
+        match parts.table.follow(flow, &work.packet.segment(), now_s, &tables.settings) {
+            Followed::Belongs => {}
+            Followed::Over => {
+                parts.table.end(&parts.epochs, flow.at);
+                work.way = Way::Unknown;
+                return true;
+            }
+            Followed::Refused(reason) => {
+                slot.drops(reason);
+                work.way = Way::Ended;
+            }
+        }
+    }
+    false
 }
 
 /// Whether a packet with the key of `flow` may use it: one that comes by another port than the flow's (a pod that was

@@ -85,17 +85,35 @@ impl PortDraw {
         ports: &'p SnatPorts,
         key: &FlowKey,
         destination: (IpAddr, u16),
-    ) -> impl Iterator<Item = u16> + use<'p> {
+    ) -> Candidates<'p> {
         let mut hasher = self.hasher;
         for (address, port) in [(key.src, key.src_port), (key.dst, key.dst_port), destination] {
             hasher.write(&mapped(address));
             hasher.write(&port.to_be_bytes());
         }
         hasher.write(&[key.protocol as u8]);
-        let start = hasher.finish().wrapping_add(self.drawn);
+        let next = hasher.finish().wrapping_add(self.drawn);
         self.drawn += 1;
-        let ports = &ports.0;
-        (0..TRIES.min(ports.len())).map(move |n| ports[(start.wrapping_add(n as u64) % ports.len() as u64) as usize])
+        Candidates { ports: &ports.0, next, left: TRIES.min(ports.count()) }
+    }
+}
+
+/// Ports in the order in which one flow tries them.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidates<'p> {
+    ports: &'p [u16],
+    next: u64,
+    left: usize,
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        self.left = self.left.checked_sub(1)?;
+        let at = self.next % self.ports.len() as u64;
+        self.next = self.next.wrapping_add(1);
+        Some(self.ports[at as usize])
     }
 }
 

@@ -10,6 +10,9 @@ use super::{ConnTable, Flow, FlowRef};
 use crate::atomic::{AtomicU32, Ordering};
 use crate::flow::{FlowKey, Protocol};
 
+/// 32-bit words of a line of the cache.
+const LINE_WORDS: usize = 16;
+
 /// A key, hashed: what the steps of a batched look-up hand on.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
@@ -54,6 +57,15 @@ impl ConnTable {
         }
     }
 
+    /// Reads the key's tags and names the lines of the entry that an insert would take now.
+    #[inline]
+    pub fn prefetch_room(&self, probe: &Probe, prefetch: impl Fn(*const u8)) {
+        match &probe.key {
+            ProbeKey::V4(_) => self.v4.prefetch_room(probe.hash, prefetch),
+            ProbeKey::V6(_) => self.v6.prefetch_room(probe.hash, prefetch),
+        }
+    }
+
     /// The live flow with this key.
     #[inline]
     pub fn find_probe(&self, probe: &Probe) -> Option<Flow> {
@@ -76,6 +88,15 @@ impl<F: Family> Half<F> {
     fn prefetch_entry(&self, hash: u32, prefetch: impl Fn(*const u8)) {
         for slot in self.candidates(hash) {
             prefetch(self.entry(slot).as_ptr().cast());
+        }
+    }
+
+    #[inline]
+    fn prefetch_room(&self, hash: u32, prefetch: impl Fn(*const u8)) {
+        if let Some(slot) = self.untagged(hash).next() {
+            for line in self.entry(slot).chunks(LINE_WORDS) {
+                prefetch(line.as_ptr().cast());
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use atalho_layout::{Phase, bucket_pair, tag};
 
 use super::epochs::Epochs;
 use super::family::{CTL, Family, KEY, SLOTS};
+use super::find::slots_of;
 use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Tags in one word, and words of one bucket.
@@ -110,18 +111,15 @@ impl<F: Family> Half<F> {
 
     /// Takes a free slot of the emptier bucket, else of the other one.
     pub(super) fn claim(&self, hash: u32, epochs: &Epochs) -> Option<Claim> {
-        let [first, second] = self.pair(hash);
-        let (used_first, used_second) = (self.tagged(first), self.tagged(second));
-        let order = if used_first.count_ones() <= used_second.count_ones() {
-            [(first, used_first), (second, used_second)]
-        } else {
-            [(second, used_second), (first, used_first)]
-        };
-        order.into_iter().find_map(|(bucket, used)| {
-            (0..SLOTS as u32)
-                .filter(|lane| used >> lane & 1 == 0)
-                .find_map(|lane| self.claim_slot(bucket * SLOTS as u32 + lane, hash, epochs))
-        })
+        self.untagged(hash).find_map(|slot| self.claim_slot(slot, hash, epochs))
+    }
+
+    /// The slots without a tag, those of the emptier bucket first. Some are not free yet.
+    #[inline]
+    pub(super) fn untagged(&self, hash: u32) -> impl Iterator<Item = u32> + use<F> {
+        let [first, second] = self.pair(hash).map(|bucket| (bucket, !self.tagged(bucket) & (u16::MAX >> (16 - SLOTS))));
+        let order = if first.1.count_ones() >= second.1.count_ones() { [first, second] } else { [second, first] };
+        order.into_iter().flat_map(|(bucket, lanes)| slots_of(bucket, lanes))
     }
 
     fn claim_slot(&self, slot: u32, hash: u32, epochs: &Epochs) -> Option<Claim> {

@@ -1,6 +1,7 @@
-//! The end of step 3: an admitted packet's connection goes into the table, with a source port if it is masqueraded.
+//! What an admitted packet's connection is to be, and how it gets into the table: with a source port of its own if it is
+//! masqueraded.
 
-use std::iter;
+use std::net::IpAddr;
 
 use atalho_layout::hop;
 
@@ -8,81 +9,139 @@ use super::EngineParts;
 use super::slot::Detour;
 use super::way_out::route;
 use crate::admit::{Decision, Egress};
-use crate::conntrack::{Direction, Flow, InsertError, NewConnection, Rewrite};
+use crate::affinity::Affinity;
+use crate::conntrack::{Direction, Flow, InsertError, NewConnection, Probe, Rewrite};
 use crate::flow::{FlowKey, Protocol};
-use crate::snat::PortDraw;
+use crate::snat::{Candidates, PortDraw};
 use crate::tables::Tables;
 use crate::verdict::DropReason;
 use crate::wire::Packet;
 
-/// Puts a decision into the table: both directions as a whole, or nothing.
-pub(super) fn connect(
-    parts: &EngineParts,
-    draw: &mut PortDraw,
-    tables: &Tables,
-    ingress: u32,
-    packet: &Packet,
-    decision: &Decision<'_>,
-    now_s: u32,
-) -> Result<Flow, Detour> {
-    let next_hop = next_hop_of(decision.egress)?;
-    let back = next_hop_of(decision.back)?;
-    // A packet that cannot leave makes no flow.
-    let from_node = parts.next_hops.get(hop::NODE).is_some_and(|node| node.ifindex == ingress);
-    let way_out = route(&parts.next_hops, tables, packet, next_hop, decision.destination.0, from_node)?;
-
-    let key = packet.key;
-    let source = decision.source.unwrap_or(key.src);
-    // Who keeps his address keeps his port too, unless another flow looks like his then.
-    let own_port = decision.source.is_none().then_some(key.src_port);
-    let drawn = iter::once_with(|| draw.candidates(&tables.settings.snat_ports, &key, decision.destination)).flatten();
-    for source_port in own_port.into_iter().chain(drawn) {
-        let rewrite = Rewrite {
-            src: source,
-            dst: decision.destination.0,
-            src_port: source_port,
-            dst_port: decision.destination.1,
-        };
-        let answers = answers_to(&rewrite, key.protocol);
-        // Cheaper than an insert that fails, and where many ports are taken most do.
-        if own_port != Some(source_port) && parts.table.find(&answers).is_some() {
-            continue;
-        }
-        let new = NewConnection {
-            original: Direction { key, rewrite, next_hop, ingress },
-            reply: Direction {
-                key: answers,
-                rewrite: Rewrite { src: key.dst, dst: key.src, src_port: key.dst_port, dst_port: key.src_port },
-                next_hop: back,
-                ingress: way_out.next_hop.ifindex,
-            },
-            is_service: decision.vip.is_some(),
-            first: packet.segment(),
-        };
-        match parts.table.insert(parts.worker, &parts.epochs, &new, now_s) {
-            Ok(inserted) => {
-                parts.counters.admitted();
-                return Ok(inserted.flow);
-            }
-            // Another worker, or an earlier packet of this batch, was first with the same flow.
-            Err(InsertError::Exists { is_reply: false, flow }) => return Ok(flow),
-            // The answers' tuple is another flow's, unless the two ends have just begun to talk at once.
-            Err(InsertError::Exists { is_reply: true, .. }) => {
-                if let Some(flow) = parts.table.find(&key) {
-                    return Ok(flow);
-                }
-            }
-            Err(InsertError::Contention) => return Err(Detour::Drop(DropReason::InsertContention)),
-            Err(InsertError::TableFull) => return Err(Detour::Drop(DropReason::TableFull)),
-            Err(InsertError::MixedFamilies | InsertError::SameKey) => return Err(Detour::Drop(DropReason::Martian)),
-        }
-    }
-    Err(Detour::Drop(DropReason::SnatPortsExhausted))
+/// A connection that was decided about and is not in the table yet.
+pub(super) struct Plan<'t> {
+    source: IpAddr,
+    source_port: u16,
+    destination: (IpAddr, u16),
+    next_hop: u32,
+    /// Next hop of the answers.
+    back: u32,
+    /// Kernel interface index of the port by which it leaves and answers come in.
+    egress: u32,
+    is_service: bool,
+    /// Source ports that are left to try, once one had to be drawn.
+    drawn: Option<Candidates<'t>>,
+    /// The answers' key. `None` where it is of two families.
+    pub(super) reply: Option<Probe>,
+    /// What session affinity has to remember.
+    pub(super) binds: Option<(&'t Affinity, IpAddr)>,
 }
 
-/// The key of what comes back.
-fn answers_to(rewrite: &Rewrite, protocol: Protocol) -> FlowKey {
-    FlowKey { src: rewrite.dst, dst: rewrite.src, src_port: rewrite.dst_port, dst_port: rewrite.src_port, protocol }
+/// What the table made of a plan.
+pub(super) enum Connected {
+    New(Flow),
+    /// Another worker, or an earlier packet of the same batch, was first with the same flow.
+    Existed,
+}
+
+impl<'t> Plan<'t> {
+    /// A packet that cannot leave makes no flow.
+    pub(super) fn new(
+        parts: &EngineParts,
+        draw: &mut PortDraw,
+        tables: &'t Tables,
+        ingress: u32,
+        packet: &Packet,
+        decision: &Decision<'t>,
+    ) -> Result<Self, Detour> {
+        let next_hop = next_hop_of(decision.egress)?;
+        let back = next_hop_of(decision.back)?;
+        let from_node = parts.next_hops.get(hop::NODE).is_some_and(|node| node.ifindex == ingress);
+        let way_out = route(&parts.next_hops, tables, packet, next_hop, decision.destination.0, from_node)?;
+        let key = &packet.key;
+        // Who keeps his address keeps his port too, unless another flow looks like his then.
+        let mut drawn =
+            decision.source.is_some().then(|| draw.candidates(&tables.settings.snat_ports, key, decision.destination));
+        let source_port = match &mut drawn {
+            Some(ports) => ports.next().ok_or(Detour::Drop(DropReason::SnatPortsExhausted))?,
+            None => key.src_port,
+        };
+        let source = decision.source.unwrap_or(key.src);
+        let destination = decision.destination;
+        let plan = Self {
+            source,
+            source_port,
+            destination,
+            next_hop,
+            back,
+            egress: way_out.next_hop.ifindex,
+            is_service: decision.vip.is_some(),
+            drawn,
+            reply: None,
+            binds: decision.binds(),
+        };
+        let reply = parts.table.probe(&plan.answers(key.protocol));
+        Ok(Self { reply, ..plan })
+    }
+
+    /// Puts it into the table: both directions as a whole, or nothing.
+    pub(super) fn connect(
+        &mut self,
+        parts: &EngineParts,
+        draw: &mut PortDraw,
+        tables: &'t Tables,
+        ingress: u32,
+        packet: &Packet,
+        now_s: u32,
+    ) -> Result<Connected, Detour> {
+        let key = packet.key;
+        loop {
+            let answers = self.answers(key.protocol);
+            // Cheaper than an insert that fails, and where many ports are taken most do.
+            let is_taken = self.drawn.is_some() && parts.table.find(&answers).is_some();
+            if !is_taken {
+                let new = NewConnection {
+                    original: Direction { key, rewrite: self.rewrite(), next_hop: self.next_hop, ingress },
+                    reply: Direction {
+                        key: answers,
+                        rewrite: Rewrite { src: key.dst, dst: key.src, src_port: key.dst_port, dst_port: key.src_port },
+                        next_hop: self.back,
+                        ingress: self.egress,
+                    },
+                    is_service: self.is_service,
+                    first: packet.segment(),
+                };
+                match parts.table.insert(parts.worker, &parts.epochs, &new, now_s) {
+                    Ok(inserted) => return Ok(Connected::New(inserted.flow)),
+                    Err(InsertError::Exists { is_reply: false, .. }) => return Ok(Connected::Existed),
+                    // The answers' tuple is another flow's, unless the two ends have just begun to talk at once.
+                    Err(InsertError::Exists { is_reply: true, .. }) => {
+                        if parts.table.find(&key).is_some() {
+                            return Ok(Connected::Existed);
+                        }
+                    }
+                    Err(InsertError::Contention) => return Err(Detour::Drop(DropReason::InsertContention)),
+                    Err(InsertError::TableFull) => return Err(Detour::Drop(DropReason::TableFull)),
+                    Err(InsertError::MixedFamilies | InsertError::SameKey) => {
+                        return Err(Detour::Drop(DropReason::Martian));
+                    }
+                }
+            }
+            let ports = &tables.settings.snat_ports;
+            let drawn = self.drawn.get_or_insert_with(|| draw.candidates(ports, &key, self.destination));
+            self.source_port = drawn.next().ok_or(Detour::Drop(DropReason::SnatPortsExhausted))?;
+        }
+    }
+
+    fn rewrite(&self) -> Rewrite {
+        let (dst, dst_port) = self.destination;
+        Rewrite { src: self.source, dst, src_port: self.source_port, dst_port }
+    }
+
+    /// The key of what comes back.
+    fn answers(&self, protocol: Protocol) -> FlowKey {
+        let (src, src_port) = self.destination;
+        FlowKey { src, dst: self.source, src_port, dst_port: self.source_port, protocol }
+    }
 }
 
 fn next_hop_of(egress: Option<Egress>) -> Result<u32, Detour> {

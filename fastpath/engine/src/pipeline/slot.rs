@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use atalho_layout::NextHopKind;
 
+use super::Way;
 use crate::handoff::Handoff;
 use crate::next_hops::NextHop;
 use crate::verdict::{DropReason, PuntReason, Verdict};
@@ -64,6 +65,12 @@ impl<'a> Slot<'a> {
     pub(super) fn is_to_be_cut(&mut self, next_hop: &NextHop) {
         self.verdict = Verdict::Punt(PuntReason::ToCut);
         (self.mtu, self.ingress) = (next_hop.mtu, next_hop.ifindex);
+    }
+
+    /// As [`Self::ends`], for a packet whose way is being found.
+    pub(super) fn leaves(&mut self, detour: Detour) -> Way {
+        self.ends(detour);
+        Way::Ended
     }
 
     pub(super) fn ends(&mut self, detour: Detour) {
