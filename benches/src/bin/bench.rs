@@ -1,18 +1,18 @@
 //! `atalho-bench`: how fast it is, beside the kernel's own forwarding, in one run.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use atalho_benches::bench::agent;
 use atalho_benches::bench::engine::{EngineBench, EngineCase};
 use atalho_benches::bench::live::{self, LiveOptions};
+use atalho_benches::bench::output::{Output, keep};
 use atalho_benches::bench::report::{BenchReport, Machine};
-use atalho_benches::bench::snapshot;
+use atalho_benches::bench::{snapshot, table};
 use atalho_benches::lab::signal::Interrupt;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(name = "atalho-bench", about = "Packets per second and what they cost, beside the kernel's forwarding")]
@@ -30,6 +30,8 @@ enum Command {
     Engine(EngineArguments),
     /// What it costs to publish tables and to look at them; needs no root, but two cores.
     Snapshot(SnapshotArguments),
+    /// Look-ups of the connection table beside what its memory gives; needs no root.
+    Table(table::TableArguments),
     /// Sends and judges inside a namespace (orders on standard input).
     #[command(hide = true)]
     Agent,
@@ -79,17 +81,12 @@ struct SnapshotArguments {
     output: Output,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Engine(arguments)) => engine(&arguments),
         Some(Command::Snapshot(arguments)) => snapshot(&arguments),
+        Some(Command::Table(arguments)) => table::run(&arguments),
         Some(Command::Agent) => agent::serve().map(|()| true),
         None => run(arguments.run),
     };
@@ -156,8 +153,7 @@ fn run(arguments: RunArguments) -> Result<bool> {
     let machine = Machine::read()?;
     let report = BenchReport::new(machine, live::run(&options, &Interrupt::watch()?)?)?;
     let json = serde_json::to_string(&report)?;
-    let folder = arguments.results.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("results"));
-    keep(&folder, &json)?;
+    keep(arguments.results.as_deref(), "bench", &json)?;
     match arguments.output {
         Output::Json => println!("{json}"),
         Output::Text => print!("{}", report.text()),
@@ -170,14 +166,4 @@ fn beside(program: &Path, name: &str) -> Result<PathBuf> {
     let path = program.with_file_name(name);
     ensure!(path.exists(), "{} is not built: run ./scripts/bench, or build it first", path.display());
     Ok(path)
-}
-
-fn keep(folder: &Path, json: &str) -> Result<()> {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let path = folder.join(format!("bench-{seconds}.json"));
-    fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&path, format!("{json}\n")))
-        .with_context(|| format!("cannot keep the figures in {} (--results names another folder)", path.display()))?;
-    eprintln!("bench: figures kept in {}", path.display());
-    Ok(())
 }

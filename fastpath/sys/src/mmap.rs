@@ -1,6 +1,7 @@
-//! Memory mapped from descriptors and from nowhere: a socket's rings, the shared arrays of the connection table, frames.
+//! Memory mapped from descriptors and from nowhere: a socket's rings, the arrays of the connection table, frames.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -85,15 +86,53 @@ impl SharedArray {
     }
 
     fn leak(fd: BorrowedFd<'_>, bytes: usize, word: usize) -> io::Result<NonNull<u8>> {
-        if bytes == 0 || !bytes.is_multiple_of(word) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("a shared array of {bytes} bytes is not a whole number of {word}-byte words"),
-            ));
-        }
-        let mapping = std::mem::ManuallyDrop::new(Mapping::shared(fd, bytes, 0)?);
+        check_whole_words(bytes, word)?;
+        Ok(ManuallyDrop::new(Mapping::shared(fd, bytes, 0)?).address())
+    }
+}
+
+/// Zeroes of this process alone as atomic words, in huge pages where the kernel has them to give
+/// (Linux Documentation/admin-guide/mm/transhuge.rst): for tables that nobody shares. Never given back; memory that
+/// nobody has written takes up none.
+pub struct PrivateArray;
+
+impl PrivateArray {
+    /// `bytes` bytes (a multiple of 4), as 32-bit words. Errors: what mmap says.
+    pub fn words32(bytes: usize) -> io::Result<&'static [AtomicU32]> {
+        let address = Self::leak(bytes, size_of::<AtomicU32>())?;
+        // SAFETY: the mapping is page-aligned, at least `bytes` long, zero and so initialised, never unmapped, and
+        // reached through this slice alone.
+        Ok(unsafe { std::slice::from_raw_parts(address.cast().as_ptr(), bytes / size_of::<AtomicU32>()) })
+    }
+
+    /// As [`Self::words32`], in 64-bit words (`bytes` a multiple of 8).
+    pub fn words64(bytes: usize) -> io::Result<&'static [AtomicU64]> {
+        let address = Self::leak(bytes, size_of::<AtomicU64>())?;
+        // SAFETY: as in `words32`; a page is aligned for 64-bit words too.
+        Ok(unsafe { std::slice::from_raw_parts(address.cast().as_ptr(), bytes / size_of::<AtomicU64>()) })
+    }
+
+    fn leak(bytes: usize, word: usize) -> io::Result<NonNull<u8>> {
+        check_whole_words(bytes, word)?;
+        let mapping = ManuallyDrop::new(Mapping::anonymous(bytes.next_multiple_of(HUGE_PAGE_BYTES))?);
+        // A kernel without huge pages refuses, and small ones serve as well.
+        // SAFETY: the range is that of the mapping; the advice changes no content.
+        unsafe { libc::madvise(mapping.address().as_ptr().cast(), mapping.len(), libc::MADV_HUGEPAGE) };
         Ok(mapping.address())
     }
+}
+
+/// Of x86_64, and of aarch64 with pages of 4 KiB.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+fn check_whole_words(bytes: usize, word: usize) -> io::Result<()> {
+    if bytes == 0 || !bytes.is_multiple_of(word) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("an array of {bytes} bytes is not a whole number of {word}-byte words"),
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -126,5 +165,14 @@ mod tests {
         let file = memory_file(4096);
         assert!(SharedArray::words64(file.as_fd(), 12).unwrap_err().to_string().contains("12 bytes"));
         assert!(SharedArray::words32(file.as_fd(), 0).is_err());
+    }
+    #[test]
+    fn private_words_are_zero_and_keep_what_is_stored() {
+        let (words, wide) = (PrivateArray::words32(12).unwrap(), PrivateArray::words64(4 << 20).unwrap());
+        assert_eq!((words.len(), wide.len()), (3, 1 << 19));
+        assert!(words.iter().all(|word| word.load(Ordering::Relaxed) == 0));
+        wide[wide.len() - 1].store(7, Ordering::Relaxed);
+        assert_eq!((wide[wide.len() - 1].load(Ordering::Relaxed), wide[0].load(Ordering::Relaxed)), (7, 0));
+        assert!(PrivateArray::words64(12).unwrap_err().to_string().contains("12 bytes"));
     }
 }

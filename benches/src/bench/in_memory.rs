@@ -1,0 +1,123 @@
+//! One worker's part of the pipeline in memory: an engine, its frames, and a pass over them with what a worker does
+//! around `process`: entering the epoch, filling the slots, counting the ends. Several may share one table.
+
+use std::array;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use anyhow::{Result, bail};
+use atalho_engine::affinity::AffinityTable;
+use atalho_engine::conntrack::{ConnTable, Epochs};
+use atalho_engine::counters::Counters;
+use atalho_engine::next_hops::NextHops;
+use atalho_engine::pipeline::{BATCH, Engine, EngineParts, Slot};
+use atalho_engine::tables::Tables;
+use atalho_engine::verdict::Verdict;
+use atalho_layout::SECRET_WORDS;
+use atalho_sys::prefetch;
+
+use super::cpu;
+use super::frames::{FRAME_BYTES, FRAMES, Frames, STRIDE_BYTES};
+use super::node::UPLINK;
+
+/// Draws are repeated from run to run.
+pub const SEED: u64 = 1;
+
+pub struct InMemoryWorker {
+    engine: Engine,
+    epoch: AtomicU64,
+    epochs: Arc<Epochs>,
+    pub counters: Arc<Counters>,
+    pub frames: Frames,
+    /// Flow of each frame.
+    pub drawn: Vec<u32>,
+}
+
+impl InMemoryWorker {
+    /// Worker `worker` of those who share `table`, `epochs` and `next_hops`.
+    pub fn new(worker: u8, table: ConnTable, epochs: Arc<Epochs>, next_hops: NextHops) -> Self {
+        let counters = Arc::new(Counters::default());
+        let engine = Engine::new(EngineParts {
+            worker,
+            table,
+            affinity: AffinityTable::in_memory(64, &secret()),
+            epochs: epochs.clone(),
+            next_hops,
+            counters: counters.clone(),
+            seed: SEED + u64::from(worker),
+            prefetch: prefetch::line,
+        });
+        Self { engine, epoch: AtomicU64::new(0), epochs, counters, frames: Frames::default(), drawn: vec![0; FRAMES] }
+    }
+
+    /// Writes the frames of the flows that are drawn.
+    pub fn write(&mut self) {
+        self.frames.write(&self.drawn);
+    }
+
+    /// One pass over all frames, `after_batch` at the end of each batch. Returns its CPU nanoseconds.
+    ///
+    /// # Errors
+    /// A packet was not forwarded.
+    pub fn pass(&mut self, tables: &Tables, now_s: u32, mut after_batch: impl FnMut()) -> Result<u64> {
+        let Self { engine, epochs, epoch, counters, frames, .. } = self;
+        let mut refused = None;
+        let began_ns = cpu::of_this_thread_ns();
+        for frames in frames.bytes_mut().chunks_exact_mut(BATCH * STRIDE_BYTES) {
+            epochs.enter(epoch);
+            let mut each = frames.chunks_exact_mut(STRIDE_BYTES);
+            let mut batch: [Slot<'_>; BATCH] = array::from_fn(|_| match each.next() {
+                Some(frame) => Slot::new(&mut frame[..FRAME_BYTES], UPLINK),
+                None => Slot::default(),
+            });
+            engine.process(tables, now_s, &mut batch);
+            for slot in &batch {
+                match slot.verdict {
+                    Verdict::Forward { .. } => counters.forwarded(slot.send_len),
+                    verdict => refused = Some(verdict),
+                }
+            }
+            after_batch();
+        }
+        let ns = cpu::of_this_thread_ns() - began_ns;
+        if let Some(verdict) = refused {
+            bail!("a packet was not forwarded but got {verdict:?}: this run says nothing");
+        }
+        Ok(ns)
+    }
+
+    /// Lets the slots of what has ended be used again. Only where this worker is the only one and at rest, and no kernel
+    /// reads the table.
+    pub fn reclaim(&self) {
+        let target = self.epochs.advance();
+        self.epochs.enter(&self.epoch);
+        self.epochs.mark_safe(target);
+    }
+}
+
+/// The table's.
+pub fn secret() -> [u64; SECRET_WORDS] {
+    array::from_fn(|i| mix(SEED + i as u64))
+}
+
+/// An even draw from a counter (Steele, Lea and Flood, "Fast splittable pseudorandom number generators").
+pub fn mix(counter: u64) -> u64 {
+    let mut z = counter.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// Even draws of numbers below a bound, from a seed.
+pub struct Draw(u64);
+
+impl Draw {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn below(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_add(1);
+        (((mix(self.0) >> 32) * u64::from(bound)) >> 32) as u32
+    }
+}

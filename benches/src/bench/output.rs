@@ -1,0 +1,26 @@
+//! What every command of the bench can be told about its figures: how to print them, and where to keep them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+/// Keeps a run's figures as `NAME-SECONDS.json`, the time in seconds since 1970; in benches/results if no folder is given.
+pub fn keep(folder: Option<&Path>, name: &str, json: &str) -> Result<()> {
+    let folder = folder.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("results"), PathBuf::from);
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let path = folder.join(format!("{name}-{seconds}.json"));
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(&path, format!("{json}\n")))
+        .with_context(|| format!("cannot keep the figures in {} (--results names another folder)", path.display()))?;
+    eprintln!("bench: figures kept in {}", path.display());
+    Ok(())
+}
