@@ -16,10 +16,10 @@ use atalho_slowpath::Bell;
 use atalho_sys::bpf::{Kernel, XskPort};
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::mmap::SharedArray;
+use atalho_sys::random;
 use atalho_sys::xsk::{self, OpenOptions, QueueOf, Side};
-use atalho_sys::{prefetch, random};
 use atalho_worker::port::PortState;
-use atalho_worker::{Pressure, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort as WorkerPort};
+use atalho_worker::{Lines, Pressure, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort as WorkerPort};
 
 use crate::capture::Capture;
 use crate::reports::Readable;
@@ -67,7 +67,7 @@ pub fn start(
             epochs: joints.epochs.clone(),
             next_hops: joints.next_hops,
             counters: counters.clone(),
-            prefetch: prefetch::line,
+            prefetch: Lines,
             seed: random::words64::<1>().context("draw a worker's seed")?[0],
         });
         let sockets = [opened.uplink.statistics_reader()?, opened.funnel.statistics_reader()?].map(Some);

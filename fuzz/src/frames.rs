@@ -9,12 +9,13 @@ use arc_swap::ArcSwap;
 use atalho_engine::conntrack::Epochs;
 use atalho_engine::counters::Counters;
 use atalho_engine::handoff::Task;
+use atalho_engine::pipeline::{Engine, EngineParts};
 use atalho_engine::verdict::DropReason;
 use atalho_layout::tag_mac;
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::xsk::ring::Desc;
 use atalho_sys::xsk::{FramePool, KernelEnd, Queue, Side};
-use atalho_worker::{Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort};
+use atalho_worker::{Lines, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort};
 
 use crate::bytes::Bytes;
 use crate::lab::packet::{Layer4, Packet, SYN};
@@ -68,13 +69,23 @@ impl Bench {
         let first_index = if fill & 1 == 0 { 0 } else { u32::MAX - 3 };
         let [(uplink, from_uplink), (funnel, from_funnel)] = Side::ALL
             .map(|side| Queue::in_memory(side, ENTRIES, first_index, &pool).expect("a descriptor for a queue"));
-        let counters = lab.engine.counters().clone();
+        let counters = Arc::new(Counters::default());
         let epochs = lab.epochs.clone();
+        let engine = Engine::new(EngineParts {
+            worker: 0,
+            table: lab.table,
+            affinity: lab.affinity,
+            epochs: epochs.clone(),
+            next_hops: lab.hops,
+            counters: counters.clone(),
+            seed: 1,
+            prefetch: Lines,
+        });
         let parts = WorkerParts {
             pool,
             uplink: XskPort::new(uplink),
             funnel: XskPort::new(funnel),
-            engine: lab.engine,
+            engine,
             epochs: epochs.clone(),
             queues: memory.queues.clone(),
             pressure: None,

@@ -14,7 +14,7 @@ use atalho_engine::pipeline::{BATCH, Engine, EngineParts, Slot};
 use atalho_engine::tables::Tables;
 use atalho_engine::verdict::Verdict;
 use atalho_layout::SECRET_WORDS;
-use atalho_sys::prefetch;
+use atalho_worker::Lines;
 
 use super::cpu;
 use super::frames::{FRAME_BYTES, FRAMES, Frames, STRIDE_BYTES};
@@ -24,7 +24,7 @@ use super::node::UPLINK;
 pub const SEED: u64 = 1;
 
 pub struct InMemoryWorker {
-    engine: Engine,
+    engine: Engine<Lines>,
     epoch: AtomicU64,
     epochs: Arc<Epochs>,
     pub counters: Arc<Counters>,
@@ -45,7 +45,7 @@ impl InMemoryWorker {
             next_hops,
             counters: counters.clone(),
             seed: SEED + u64::from(worker),
-            prefetch: prefetch::line,
+            prefetch: Lines,
         });
         Self { engine, epoch: AtomicU64::new(0), epochs, counters, frames: Frames::default(), drawn: vec![0; FRAMES] }
     }

@@ -49,13 +49,13 @@ use std::net::IpAddr;
 use atalho_layout::SECRET_WORDS;
 
 use self::counts::Counts;
-use self::family::{V4, V6};
-use self::half::Half;
+pub(crate) use self::half::Half;
 use crate::flow::{FlowKey, Protocol};
 use crate::tables::{Settings, Timeouts};
 
 pub use epochs::Epochs;
 pub use expire::{Expired, ExpiryScan};
+pub(crate) use family::{Family, V4, V6};
 pub use find::Probe;
 pub use follow::{Followed, Segment};
 pub use insert::{InsertError, Inserted};
@@ -175,6 +175,11 @@ impl ConnTable {
         self.geometry
     }
 
+    #[inline]
+    pub(crate) fn hash<F: Family>(&self, key: &F::Key) -> u32 {
+        F::hash(&self.secret, key)
+    }
+
     /// The live flow with this key.
     #[inline]
     pub fn find(&self, key: &FlowKey) -> Option<Flow> {
@@ -206,14 +211,16 @@ impl ConnTable {
     /// Names the line of the other direction to `prefetch`, for a flow that is going to be [followed](Self::follow).
     #[inline]
     pub fn prefetch_peer(&self, flow: &Flow, prefetch: impl Fn(*const u8)) {
-        on_half!(self, flow.at.is_ipv6, half => half.prefetch_peer(flow, prefetch));
+        on_half!(self, flow.at.is_ipv6, half => half.prefetch_peer(flow.at.slot, prefetch));
     }
 
     /// A packet of this flow comes: whether it belongs, and if so, what it leaves in the entry. Only the worker whose
     /// batch found the flow may call it: the slot must not have been reused since.
     #[inline]
     pub fn follow(&self, flow: &Flow, segment: &Segment, now_s: u32, settings: &Settings) -> Followed {
-        on_half!(self, flow.at.is_ipv6, half => half.follow(flow, segment, now_s, settings))
+        on_half!(self, flow.at.is_ipv6, half => {
+            half.follow(flow.at.slot, flow.peer, flow.is_reply, segment, now_s, settings)
+        })
     }
 
     /// The state of the flow's connection; `None` if it has ended.

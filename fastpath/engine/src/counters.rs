@@ -67,6 +67,13 @@ impl Counters {
         add(&self.words.received_bytes, bytes as u64);
     }
 
+    /// As many frames, of so many bytes together.
+    #[inline]
+    pub fn received_batch(&self, frames: usize, bytes: usize) {
+        add(&self.words.received, frames as u64);
+        add(&self.words.received_bytes, bytes as u64);
+    }
+
     /// A packet that was punted came back to be run through the pipeline again.
     #[inline]
     pub fn returned(&self) {

@@ -129,6 +129,23 @@ impl Timeouts {
     };
 }
 
+impl Timeouts {
+    /// The shortest of TCP's.
+    pub fn tcp_shortest_s(&self) -> u32 {
+        let Self { tcp_syn_sent_s, tcp_syn_recv_s, tcp_established_s, tcp_fin_wait_s, tcp_close_wait_s, .. } = *self;
+        let open_s = tcp_syn_sent_s.min(tcp_syn_recv_s).min(tcp_established_s);
+        let closing_s = tcp_fin_wait_s.min(tcp_close_wait_s).min(self.tcp_last_ack_s).min(self.tcp_time_wait_s);
+        open_s.min(closing_s).min(self.tcp_close_s).min(self.tcp_max_retrans_s).min(self.tcp_unacknowledged_s)
+    }
+
+    /// The shortest of SCTP's.
+    pub fn sctp_shortest_s(&self) -> u32 {
+        let opening_s = self.sctp_cookie_wait_s.min(self.sctp_cookie_echoed_s).min(self.sctp_heartbeat_sent_s);
+        let closing_s = self.sctp_shutdown_sent_s.min(self.sctp_shutdown_recd_s).min(self.sctp_shutdown_ack_sent_s);
+        opening_s.min(closing_s).min(self.sctp_established_s).min(self.sctp_closed_s)
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self::DEFAULT

@@ -13,6 +13,7 @@ pub mod ipv6;
 mod packet;
 mod quoted;
 pub mod sctp;
+pub(crate) mod straight;
 pub mod tcp;
 pub mod udp;
 

@@ -15,6 +15,7 @@ use atalho_sys::prefetch;
 use atalho_sys::xsk::{Frame, FrameBooks, FramePool, Side};
 
 use crate::WorkerOptions;
+use crate::lines::Lines;
 use crate::port::Port;
 use crate::pressure::Pressure;
 use crate::tap::Tap;
@@ -35,7 +36,7 @@ pub struct Lanes<P> {
     pub pool: FramePool,
     pub uplink: P,
     pub funnel: P,
-    pub engine: Engine,
+    pub engine: Engine<Lines>,
     pub counters: Arc<Counters>,
     pub queues: Arc<WorkerQueues>,
     pub epochs: Arc<Epochs>,
@@ -135,7 +136,7 @@ impl<P: Port> Lanes<P> {
         pool: FramePool,
         uplink: P,
         funnel: P,
-        engine: Engine,
+        engine: Engine<Lines>,
         queues: Arc<WorkerQueues>,
         epochs: Arc<Epochs>,
         expiry: Expiry,

@@ -7,6 +7,7 @@
 //! answers nobody (the slow path does).
 
 mod lanes;
+mod lines;
 pub mod memory_port;
 pub mod port;
 mod pressure;
@@ -15,6 +16,7 @@ pub mod stats;
 pub mod tap;
 mod turn;
 
+pub use lines::Lines;
 pub use port::{Port, XskPort};
 pub use pressure::Pressure;
 pub use sleep::Spin;

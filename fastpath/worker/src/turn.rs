@@ -15,6 +15,7 @@ use atalho_sys::xsk::{FrameBooks, FramePool, Side};
 use atalho_sys::{clock, cores, no_alloc};
 
 use crate::lanes::{Expiry, Lanes};
+use crate::lines::Lines;
 use crate::port::Port;
 use crate::pressure::Pressure;
 use crate::sleep::{Spin, sleep};
@@ -46,7 +47,7 @@ pub struct WorkerParts<P> {
     pub pool: FramePool,
     pub uplink: P,
     pub funnel: P,
-    pub engine: Engine,
+    pub engine: Engine<Lines>,
     pub epochs: Arc<Epochs>,
     pub queues: Arc<WorkerQueues>,
     pub snapshot: Arc<ArcSwap<Tables>>,

@@ -27,9 +27,9 @@ use atalho_sys::bpf::{Folder, Kernel, Setup, Sizes, XskPort as XskPortOf};
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::mmap::SharedArray;
 use atalho_sys::xsk::{OpenOptions, QueueOf, Side, open};
-use atalho_sys::{check, ethtool, prefetch, random};
+use atalho_sys::{check, ethtool, random};
 use atalho_worker::port::PortState;
-use atalho_worker::{Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort};
+use atalho_worker::{Lines, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort};
 use common::{GATEWAY_MAC, POD_A_IP, REMOTE_POD_IP, UPLINK_MAC, eventually, tables};
 
 const ROLE: &str = "ATALHO_TEST_ROLE";
@@ -307,7 +307,7 @@ impl Daemon {
             next_hops: self.next_hops,
             counters: counters.clone(),
             seed: 1,
-            prefetch: prefetch::line,
+            prefetch: Lines,
         });
         let uplink_ifindex = self.uplink;
         let worker = Worker::new(

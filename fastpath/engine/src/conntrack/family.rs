@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use atalho_layout::{SECRET_WORDS, SLOTS_PER_BUCKET, flow_words_v4, flow_words_v6, flow4, flow6, hash};
 
-use super::Rewrite;
+use super::half::Half;
+use super::{ConnTable, Rewrite};
+use crate::atomic::AtomicU32;
 use crate::flow::{FlowKey, Protocol, word_ports, word_v4, words_v6};
 
 /// Slots of one bucket. A model that visits every interleaving can afford only few.
@@ -31,10 +33,8 @@ const _: () = {
 };
 
 /// One family's entries.
-pub(super) trait Family: Copy + 'static {
+pub(crate) trait Family: Copy + 'static {
     const IS_IPV6: bool;
-    /// 32-bit words of an entry.
-    const WORDS: usize;
     /// Words of an address.
     const ADDRESS: usize;
     const KIND: usize;
@@ -42,8 +42,14 @@ pub(super) trait Family: Copy + 'static {
     const NEXT_HOP: usize;
     const INGRESS: usize;
     const PEER: usize;
+    /// The words of an entry.
+    type Entry: AsRef<[AtomicU32]> + 'static;
     /// Source, destination, ports, protocol.
     type Key: Copy + Eq + AsRef<[u32]> + AsMut<[u32]> + std::fmt::Debug + Default;
+
+    fn half(table: &ConnTable) -> &Half<Self>;
+    /// The whole entries in `words`.
+    fn entries(words: &'static [AtomicU32]) -> &'static [Self::Entry];
 
     /// The words of a key; `None` if an address is of the other family.
     fn key(key: &FlowKey) -> Option<Self::Key>;
@@ -82,21 +88,30 @@ pub(super) trait Family: Copy + 'static {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct V4;
+pub(crate) struct V4;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct V6;
+pub(crate) struct V6;
 
 impl Family for V4 {
     const IS_IPV6: bool = false;
-    const WORDS: usize = flow4::WORDS;
     const ADDRESS: usize = 1;
     const KIND: usize = flow4::KIND;
     const NEW: usize = flow4::NEW_SRC;
     const NEXT_HOP: usize = flow4::NEXT_HOP;
     const INGRESS: usize = flow4::INGRESS;
     const PEER: usize = flow4::PEER;
+    type Entry = [AtomicU32; flow4::WORDS];
     type Key = [u32; 4];
+
+    #[inline]
+    fn half(table: &ConnTable) -> &Half<Self> {
+        &table.v4
+    }
+
+    fn entries(words: &'static [AtomicU32]) -> &'static [Self::Entry] {
+        words.as_chunks().0
+    }
 
     #[inline]
     fn key(key: &FlowKey) -> Option<[u32; 4]> {
@@ -118,14 +133,23 @@ impl Family for V4 {
 
 impl Family for V6 {
     const IS_IPV6: bool = true;
-    const WORDS: usize = flow6::WORDS;
     const ADDRESS: usize = 4;
     const KIND: usize = flow6::KIND;
     const NEW: usize = flow6::NEW_SRC;
     const NEXT_HOP: usize = flow6::NEXT_HOP;
     const INGRESS: usize = flow6::INGRESS;
     const PEER: usize = flow6::PEER;
+    type Entry = [AtomicU32; flow6::WORDS];
     type Key = [u32; 10];
+
+    #[inline]
+    fn half(table: &ConnTable) -> &Half<Self> {
+        &table.v6
+    }
+
+    fn entries(words: &'static [AtomicU32]) -> &'static [Self::Entry] {
+        words.as_chunks().0
+    }
 
     #[inline]
     fn key(key: &FlowKey) -> Option<[u32; 10]> {

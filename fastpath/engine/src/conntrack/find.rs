@@ -1,8 +1,8 @@
 //! Look-up: in one go, or split so that a batch overlaps its misses of the cache: hash all and prefetch the tags, then prefetch the
 //! entries whose tags match, then find. What a packet of a found flow leaves in its entry: `follow.rs`.
 
+use atalho_layout::Phase;
 use atalho_layout::state::{KIND_DNAT, KIND_REPLY, KIND_SERVICE, KIND_SNAT};
-use atalho_layout::{Phase, tag};
 
 use super::family::{CTL, Family, SLOTS, V4, V6};
 use super::half::Half;
@@ -78,7 +78,7 @@ impl ConnTable {
 
 impl<F: Family> Half<F> {
     #[inline]
-    fn prefetch_tags(&self, hash: u32, prefetch: impl Fn(*const u8)) {
+    pub(crate) fn prefetch_tags(&self, hash: u32, prefetch: impl Fn(*const u8)) {
         for bucket in self.pair(hash) {
             prefetch(self.tag_words(bucket).as_ptr().cast());
         }
@@ -100,46 +100,84 @@ impl<F: Family> Half<F> {
         }
     }
 
-    /// The slots of both buckets whose tag is that of the hash.
-    #[inline]
-    pub(super) fn candidates(&self, hash: u32) -> impl Iterator<Item = u32> + use<'_, F> {
-        let wanted = tag(hash);
-        self.pair(hash).into_iter().flat_map(move |bucket| slots_of(bucket, self.matching(bucket, wanted)))
-    }
-
     #[inline]
     pub(super) fn find(&self, hash: u32, key: &F::Key) -> Option<Flow> {
-        self.candidates(hash).find_map(|slot| {
-            let entry = self.entry(slot);
-            let ctl = entry[CTL].load(Ordering::Acquire);
-            if Phase::of(ctl) != Phase::Live || !Self::holds_key(entry, key) {
-                return None;
-            }
-            let flow = Self::read_flow(entry, slot, ctl)?;
-            // Changed meanwhile: the flow has ended, which is a miss.
-            Self::is_unchanged(entry, ctl).then_some(flow)
-        })
+        self.candidates(hash).find_map(|slot| self.hit(slot, key)?.flow())
+    }
+
+    /// Names the line in which the flow of a hash seems to stand, by its tag.
+    #[inline]
+    pub(crate) fn look(&self, hash: u32, prefetch: impl Fn(*const u8)) -> Option<u32> {
+        let slot = self.candidates(hash).next()?;
+        prefetch(self.entry(slot).as_ptr().cast());
+        Some(slot)
+    }
+
+    /// The live entry in `slot`, if it is this key's.
+    #[inline]
+    pub(crate) fn hit(&self, slot: u32, key: &F::Key) -> Option<Hit<F>> {
+        let entry = self.entry(slot);
+        let ctl = entry[CTL].load(Ordering::Acquire);
+        if Phase::of(ctl) != Phase::Live || !Self::holds_key(entry, key) {
+            return None;
+        }
+        let hit = Self::read(entry, slot, ctl);
+        // Changed meanwhile: the flow has ended, which is a miss.
+        Self::is_unchanged(entry, ctl).then_some(hit)
     }
 
     /// Reads what a packet needs; the caller checks `CTL` afterwards.
     #[inline]
-    pub(super) fn read_flow(entry: &[AtomicU32], slot: u32, ctl: u32) -> Option<Flow> {
+    pub(super) fn read(entry: &[AtomicU32], slot: u32, ctl: u32) -> Hit<F> {
         let mut new = F::Key::default();
         for (value, word) in new.as_mut()[..2 * F::ADDRESS + 1].iter_mut().zip(&entry[F::NEW..]) {
             *value = word.load(Ordering::Relaxed);
         }
-        let kind = entry[F::KIND].load(Ordering::Relaxed);
-        Some(Flow {
-            at: FlowRef { is_ipv6: F::IS_IPV6, slot, sequence: ctl >> 8 },
-            rewrite: F::rewrite(new.as_ref()),
+        Hit {
+            slot,
+            ctl,
+            new,
+            kind: entry[F::KIND].load(Ordering::Relaxed),
             next_hop: entry[F::NEXT_HOP].load(Ordering::Relaxed),
             ingress: entry[F::INGRESS].load(Ordering::Relaxed),
-            protocol: Protocol::from_number(kind as u8)?,
-            is_reply: kind & KIND_REPLY != 0,
-            is_snat: kind & KIND_SNAT != 0,
-            is_dnat: kind & KIND_DNAT != 0,
-            is_service: kind & KIND_SERVICE != 0,
             peer: entry[F::PEER].load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// An entry as it was read, in words.
+#[derive(Clone, Copy)]
+pub(crate) struct Hit<F: Family> {
+    pub slot: u32,
+    ctl: u32,
+    /// The translation: source, destination and ports of a key.
+    pub new: F::Key,
+    kind: u32,
+    pub next_hop: u32,
+    pub ingress: u32,
+    pub peer: u32,
+}
+
+impl<F: Family> Hit<F> {
+    #[inline]
+    pub fn is_reply(&self) -> bool {
+        self.kind & KIND_REPLY != 0
+    }
+
+    /// `None` if its protocol is none of ours: a damaged entry.
+    #[inline]
+    pub(super) fn flow(&self) -> Option<Flow> {
+        Some(Flow {
+            at: FlowRef { is_ipv6: F::IS_IPV6, slot: self.slot, sequence: self.ctl >> 8 },
+            rewrite: F::rewrite(self.new.as_ref()),
+            next_hop: self.next_hop,
+            ingress: self.ingress,
+            protocol: Protocol::from_number(self.kind as u8)?,
+            is_reply: self.is_reply(),
+            is_snat: self.kind & KIND_SNAT != 0,
+            is_dnat: self.kind & KIND_DNAT != 0,
+            is_service: self.kind & KIND_SERVICE != 0,
+            peer: self.peer,
         })
     }
 }

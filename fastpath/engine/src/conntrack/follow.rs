@@ -7,10 +7,10 @@ use atalho_layout::state::SEEN;
 
 use super::family::{Family, TICK};
 use super::half::Half;
+use super::sctp;
 use super::tcp::{Step, TcpSegment, Track};
-use super::{Flow, sctp};
 use crate::atomic::Ordering;
-use crate::tables::Settings;
+use crate::tables::{Settings, Timeouts};
 use crate::verdict::DropReason;
 use crate::wire::sctp::SctpSegment;
 
@@ -21,6 +21,19 @@ pub enum Segment {
     Sctp(SctpSegment),
     /// Of a protocol without states: UDP, ICMP.
     Other,
+}
+
+impl Segment {
+    /// Seconds of silence that end no connection of the packet's protocol, in whatever state it is: while its own direction
+    /// has been silent for less, nobody has to look at the other.
+    #[inline]
+    fn shortest_timeout_s(&self, timeouts: &Timeouts) -> u32 {
+        match self {
+            Self::Tcp(_) => timeouts.tcp_shortest_s(),
+            Self::Sctp(_) => timeouts.sctp_shortest_s(),
+            Self::Other => timeouts.udp_s.min(timeouts.udp_stream_s).min(timeouts.icmp_s).min(timeouts.icmpv6_s),
+        }
+    }
 }
 
 /// What a packet is to the connection that its key leads to.
@@ -35,41 +48,53 @@ pub enum Followed {
 }
 
 impl<F: Family> Half<F> {
-    /// Names the line in which the other direction's record stands.
+    /// Names the line in which the record of the other direction than the one in `slot` stands.
     #[inline]
-    pub(super) fn prefetch_peer(&self, flow: &Flow, prefetch: impl Fn(*const u8)) {
-        if flow.peer < self.slots() {
-            prefetch(self.entry(flow.peer).as_ptr().cast());
+    pub(crate) fn prefetch_peer(&self, slot: u32, prefetch: impl Fn(*const u8)) {
+        let peer = self.entry(slot)[F::PEER].load(Ordering::Relaxed);
+        if peer < self.slots() {
+            prefetch(self.entry(peer).as_ptr().cast());
         }
     }
 
     #[inline]
-    pub(super) fn touch(&self, flow: &Flow, now_s: u32) {
-        let tick = &self.entry(flow.at.slot)[TICK];
+    pub(super) fn touch(&self, slot: u32, now_s: u32) {
+        let tick = &self.entry(slot)[TICK];
         if tick.load(Ordering::Relaxed) != now_s {
             tick.store(now_s, Ordering::Relaxed);
         }
     }
 
+    /// `slot`, `peer`: of the packet's direction and of the other one.
     #[inline]
-    pub(super) fn follow(&self, flow: &Flow, segment: &Segment, now_s: u32, settings: &Settings) -> Followed {
-        let entry = self.entry(flow.at.slot);
-        // Expiry comes by now and then, and what is over is not to be revived before. The first packet of a second asks.
-        if entry[TICK].load(Ordering::Relaxed) != now_s
-            && self.judge(flow.at.slot).is_some_and(|judged| judged.is_expired(now_s, &settings.timeouts))
+    pub(crate) fn follow(
+        &self,
+        slot: u32,
+        peer: u32,
+        is_reply: bool,
+        segment: &Segment,
+        now_s: u32,
+        settings: &Settings,
+    ) -> Followed {
+        let entry = self.entry(slot);
+        // Expiry comes by now and then, and what is over is not to be revived before.
+        let idle_s = now_s.wrapping_sub(entry[TICK].load(Ordering::Relaxed));
+        if idle_s != 0
+            && idle_s >= segment.shortest_timeout_s(&settings.timeouts)
+            && self.is_expired(slot, now_s, settings)
         {
             return Followed::Over;
         }
         let own = Track::load(entry);
         let step = match segment {
-            Segment::Tcp(segment) => own.follow(&self.peer_track(flow), flow.is_reply, settings.tcp_liberal, segment),
-            Segment::Sctp(segment) => sctp::follow(&own, &self.peer_track(flow), segment),
+            Segment::Tcp(segment) => own.follow(&self.peer_track(peer), is_reply, settings.tcp_liberal, segment),
+            Segment::Sctp(segment) => sctp::follow(&own, &self.peer_track(peer), segment),
             Segment::Other => Step::Follows(Track { state: own.state | SEEN, ..own }),
         };
         match step {
             Step::Follows(next) => {
                 next.store(&own, entry);
-                self.touch(flow, now_s);
+                self.touch(slot, now_s);
                 Followed::Belongs
             }
             Step::PassesNoted(next) => {
@@ -83,8 +108,15 @@ impl<F: Family> Half<F> {
     }
 
     /// The other direction's record. The connection may have ended, but within a batch its slots are not reused.
-    fn peer_track(&self, flow: &Flow) -> Track {
-        if flow.peer < self.slots() { Track::load(self.entry(flow.peer)) } else { Track::default() }
+    #[inline]
+    fn peer_track(&self, peer: u32) -> Track {
+        if peer < self.slots() { Track::load(self.entry(peer)) } else { Track::default() }
+    }
+
+    /// By both directions: one more line of memory, which nobody has asked for.
+    #[cold]
+    fn is_expired(&self, slot: u32, now_s: u32, settings: &Settings) -> bool {
+        self.judge(slot).is_some_and(|judged| judged.is_expired(now_s, &settings.timeouts))
     }
 }
 

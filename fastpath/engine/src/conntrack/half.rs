@@ -30,20 +30,28 @@ pub(super) struct Claim {
     hash: u32,
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct Half<F> {
+pub(crate) struct Half<F: Family> {
     tags: &'static [AtomicU64],
-    entries: &'static [AtomicU32],
+    entries: &'static [F::Entry],
     pub buckets: u32,
     family: PhantomData<F>,
 }
+
+// Derived, they would ask that an entry can be copied.
+impl<F: Family> Clone for Half<F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Family> Copy for Half<F> {}
 
 impl<F: Family> Half<F> {
     /// Panics if the memory is shorter than `buckets` buckets.
     pub(super) fn new(tags: &'static [AtomicU64], entries: &'static [AtomicU32], buckets: u32) -> Self {
         assert!(buckets >= 2, "a table has at least two buckets");
         let slots = buckets as usize * SLOTS;
-        Self { tags: &tags[..slots / LANES], entries: &entries[..slots * F::WORDS], buckets, family: PhantomData }
+        Self { tags: &tags[..slots / LANES], entries: &F::entries(entries)[..slots], buckets, family: PhantomData }
     }
 
     pub(super) fn slots(&self) -> u32 {
@@ -52,7 +60,7 @@ impl<F: Family> Half<F> {
 
     #[inline]
     pub(super) fn entry(&self, slot: u32) -> &'static [AtomicU32] {
-        &self.entries[slot as usize * F::WORDS..][..F::WORDS]
+        self.entries[slot as usize].as_ref()
     }
 
     #[inline]
@@ -60,21 +68,31 @@ impl<F: Family> Half<F> {
         &self.tags[bucket as usize * TAG_WORDS..][..TAG_WORDS]
     }
 
-    /// The slots of a bucket whose tag equals `wanted`, as bits.
+    /// The slots of both buckets whose tag is that of the hash.
     #[inline]
-    pub(super) fn matching(&self, bucket: u32, wanted: u16) -> u16 {
-        let pattern = u64::from(wanted) * ONES;
+    pub(super) fn candidates(&self, hash: u32) -> Candidates {
+        let buckets = self.pair(hash);
+        let pattern = u64::from(tag(hash)) * ONES;
         let mut lanes = 0;
-        for (i, word) in self.tag_words(bucket).iter().enumerate() {
-            lanes |= zero_lanes(word.load(Ordering::Acquire) ^ pattern) << (i * LANES);
+        for (i, bucket) in buckets.into_iter().enumerate() {
+            for (j, word) in self.tag_words(bucket).iter().enumerate() {
+                lanes |= zero_lanes(word.load(Ordering::Acquire) ^ pattern) << (i * TAG_WORDS + j);
+            }
         }
-        lanes
+        Candidates { buckets, lanes }
     }
 
     /// The slots of a bucket that have a tag, as bits.
     #[inline]
     pub(super) fn tagged(&self, bucket: u32) -> u16 {
-        !self.matching(bucket, 0) & (u16::MAX >> (16 - SLOTS))
+        let mut used = 0;
+        for (i, word) in self.tag_words(bucket).iter().enumerate() {
+            let used_lanes = !zero_lanes(word.load(Ordering::Acquire)) & ONES;
+            // Gathers the bits 0, 16, 32 and 48; no two products meet.
+            let gathered = used_lanes.wrapping_mul(1 << 48 | 1 << 33 | 1 << 18 | 1 << 3) >> 48;
+            used |= (gathered as u16 & 0xf) << (i * LANES);
+        }
+        used
     }
 
     pub(super) fn tag_of(&self, slot: u32) -> u16 {
@@ -98,8 +116,12 @@ impl<F: Family> Half<F> {
     pub(super) fn holds_key(entry: &[AtomicU32], key: &F::Key) -> bool {
         let key = key.as_ref();
         let last = key.len() - 1;
-        entry[KEY..KEY + last].iter().zip(key).all(|(word, wanted)| word.load(Ordering::Relaxed) == *wanted)
-            && entry[F::KIND].load(Ordering::Relaxed) & 0xff == key[last]
+        // One branch: that a tag matched says already that the key does, but for one in thousands.
+        let differs = entry[KEY..KEY + last]
+            .iter()
+            .zip(key)
+            .fold(0, |bits, (word, wanted)| bits | (word.load(Ordering::Relaxed) ^ wanted));
+        differs | (entry[F::KIND].load(Ordering::Relaxed) & 0xff ^ key[last]) == 0
     }
 
     /// Ends a series of reads: whether `CTL` still is what it was before them.
@@ -190,13 +212,35 @@ impl<F: Family> Half<F> {
     }
 }
 
-/// Which of four 16-bit lanes are zero, as four bits. Exact: no borrow runs from lane to lane.
+/// Slots of two buckets.
+#[derive(Clone, Copy)]
+pub(crate) struct Candidates {
+    buckets: [u32; 2],
+    /// Bit `16 * lane + word`, the words of both buckets counted through: so the words of tags are never gathered.
+    lanes: u64,
+}
+
+impl Iterator for Candidates {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        if self.lanes == 0 {
+            return None;
+        }
+        let bit = self.lanes.trailing_zeros() as usize;
+        self.lanes &= self.lanes - 1;
+        let (lane, word) = (bit / 16, bit % 16);
+        let bucket = if word < TAG_WORDS { self.buckets[0] } else { self.buckets[1] };
+        Some(bucket * SLOTS as u32 + (word % TAG_WORDS * LANES + lane) as u32)
+    }
+}
+
+/// Which of four 16-bit lanes are zero, by the lowest bit of each. Exact: no carry runs from lane to lane.
 #[inline]
-fn zero_lanes(word: u64) -> u16 {
+fn zero_lanes(word: u64) -> u64 {
     const LOW: u64 = 0x7fff * ONES;
-    let zero = !(((word & LOW) + LOW) | word | LOW);
-    // Gathers the bits 15, 31, 47 and 63; no two products meet.
-    (((zero >> 15).wrapping_mul(1 << 48 | 1 << 33 | 1 << 18 | 1 << 3)) >> 48) as u16 & 0xf
+    !(((word & LOW) + LOW) | word) >> 15 & ONES
 }
 
 #[cfg(all(test, not(loom)))]
@@ -210,10 +254,10 @@ mod tests {
             for b in values {
                 for c in values {
                     for d in values {
-                        let expected = u16::from(a == 0)
-                            | u16::from(b == 0) << 1
-                            | u16::from(c == 0) << 2
-                            | u16::from(d == 0) << 3;
+                        let expected = u64::from(a == 0)
+                            | u64::from(b == 0) << 16
+                            | u64::from(c == 0) << 32
+                            | u64::from(d == 0) << 48;
                         assert_eq!(zero_lanes(a | b << 16 | c << 32 | d << 48), expected, "{a:x} {b:x} {c:x} {d:x}");
                     }
                 }

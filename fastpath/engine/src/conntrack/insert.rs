@@ -176,7 +176,7 @@ impl<F: Family> Half<F> {
                     return None;
                 }
                 let is_same = Self::holds_key(entry, &side.key);
-                let flow = Self::read_flow(entry, slot, ctl);
+                let flow = Self::read(entry, slot, ctl).flow();
                 // A slot that changes while it is read is read again: tentative may have become live.
                 if !Self::is_unchanged(entry, ctl) {
                     continue;

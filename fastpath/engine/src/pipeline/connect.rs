@@ -45,8 +45,8 @@ pub(super) enum Connected {
 
 impl<'t> Plan<'t> {
     /// A packet that cannot leave makes no flow.
-    pub(super) fn new(
-        parts: &EngineParts,
+    pub(super) fn new<P>(
+        parts: &EngineParts<P>,
         draw: &mut PortDraw,
         tables: &'t Tables,
         ingress: u32,
@@ -84,9 +84,9 @@ impl<'t> Plan<'t> {
     }
 
     /// Puts it into the table: both directions as a whole, or nothing.
-    pub(super) fn connect(
+    pub(super) fn connect<P>(
         &mut self,
-        parts: &EngineParts,
+        parts: &EngineParts<P>,
         draw: &mut PortDraw,
         tables: &'t Tables,
         ingress: u32,

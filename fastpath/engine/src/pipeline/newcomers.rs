@@ -4,9 +4,12 @@
 //! A batch may hold several packets of one new connection. That a later one meets what an earlier one made, it learns
 //! where the table refuses to take the same connection again, or by a second look-up if it would begin none.
 
+use atalho_layout::hop;
+
 use super::connect::{Connected, Plan};
+use super::long_way::{Way, Work};
 use super::slot::{Detour, Slot};
-use super::{BATCH, Engine, EngineParts, Random, Rest, Way, Work, follow, look_up};
+use super::{BATCH, Engine, EngineParts, Prefetch, Random, Rest};
 use crate::admit::{self, FirstPacket, Outcome};
 use crate::flow::FlowKey;
 use crate::snat::PortDraw;
@@ -24,35 +27,41 @@ enum Ending {
     Leaves(Detour),
 }
 
-impl Engine {
+impl<P: Prefetch> Engine<P> {
     /// The rest of a batch. Not inlined: the plans stand on the stack, and packets of flows alone pay nothing for them.
     #[inline(never)]
     pub(super) fn admit(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>], rest: Rest) {
-        let Self { parts, random, draw, work: works } = self;
-        let (works, batch) = (&mut works[rest.first..batch.len()], &mut batch[rest.first..]);
+        let Self { parts, random, draw, heads, works } = self;
+        let (heads, works) = (&mut heads[rest.first..batch.len()], &mut works[rest.first..batch.len()]);
+        let batch = &mut batch[rest.first..];
+        let node = parts.next_hops.get(hop::NODE).map(|node| node.ifindex);
         let mut plans: [Option<Planned<'_>>; BATCH] = [const { None }; BATCH];
-        for ((slot, work), plan) in batch.iter().zip(&*works).zip(&mut plans) {
-            if matches!(work.way, Way::Unknown) {
+        for (((slot, head), work), plan) in batch.iter().zip(&*heads).zip(&*works).zip(&mut plans) {
+            if head.is_long() && matches!(work.way, Way::Unknown) {
                 let planned = plan.insert(decide(parts, random, draw, tables, slot, work, now_s));
                 if let Ok(Plan { reply: Some(reply), .. }) = planned {
-                    parts.table.prefetch_tags(reply, parts.prefetch);
+                    parts.table.prefetch_tags(reply, |line| parts.prefetch.line(line));
                 }
             }
         }
         for (work, plan) in works.iter().zip(&plans) {
             if let (Some(Ok(Plan { reply: Some(reply), .. })), Some(original)) = (plan, &work.probe) {
-                parts.table.prefetch_room(original, parts.prefetch);
-                parts.table.prefetch_room(reply, parts.prefetch);
+                parts.table.prefetch_room(original, |line| parts.prefetch.line(line));
+                parts.table.prefetch_room(reply, |line| parts.prefetch.line(line));
             }
         }
         let mut done = Done { has_ended: rest.has_ended, ..Done::default() };
-        for ((slot, work), plan) in batch.iter_mut().zip(works).zip(plans) {
+        for (((slot, head), work), plan) in batch.iter_mut().zip(heads).zip(works).zip(plans) {
+            if head.forward(parts, &tables.settings, now_s, node, slot) {
+                continue;
+            }
+            work.take_over(head, slot, parts, tables);
             // The flow may have ended in this very batch.
             if matches!(work.way, Way::Found(_)) {
                 if done.has_ended {
-                    look_up(&parts.table, tables, slot, work);
+                    work.look_up(slot, &parts.table, tables);
                 }
-                done.has_ended |= follow(parts, tables, slot, work, now_s);
+                done.has_ended |= work.follow(slot, parts, tables, now_s);
             }
             if !matches!(work.way, Way::Unknown) {
                 continue;
@@ -107,8 +116,8 @@ struct Done {
 }
 
 /// Asks admission about a first packet.
-fn decide<'t>(
-    parts: &EngineParts,
+fn decide<'t, P>(
+    parts: &EngineParts<P>,
     random: &mut Random,
     draw: &mut PortDraw,
     tables: &'t Tables,
@@ -132,7 +141,7 @@ fn decide<'t>(
 }
 
 /// Looks for the flow again, which may have begun in the meantime. If it is over already it ends, which is said.
-fn meet(parts: &EngineParts, tables: &Tables, slot: &mut Slot<'_>, work: &mut Work, now_s: u32) -> bool {
-    look_up(&parts.table, tables, slot, work);
-    follow(parts, tables, slot, work, now_s)
+fn meet<P>(parts: &EngineParts<P>, tables: &Tables, slot: &mut Slot<'_>, work: &mut Work, now_s: u32) -> bool {
+    work.look_up(slot, &parts.table, tables);
+    work.follow(slot, parts, tables, now_s)
 }

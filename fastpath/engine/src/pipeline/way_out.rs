@@ -16,6 +16,24 @@ impl NextHop {
     pub(super) fn fits(&self, packet: &Packet) -> bool {
         packet.ip_bytes() <= usize::from(self.mtu)
     }
+
+    /// The node's own stack has counted its packets, and counts those that it gets.
+    #[inline]
+    pub(super) fn hop(&self, from_node: bool) -> Hop {
+        if from_node || self.kind == NextHopKind::Node { Hop::Uncounted } else { Hop::Counted }
+    }
+
+    /// Addresses a frame to `destination`, the resolved one. Frames to the uplink carry real addresses. In the funnel the
+    /// destination says whom the kernel side delivers to.
+    #[inline]
+    pub(super) fn address(&self, frame: &mut [u8], destination: Mac) {
+        let Self { kind, ifindex, source, .. } = *self;
+        match kind {
+            NextHopKind::Pod => rewrite::address_frame(frame, tag_mac(ifindex), source),
+            NextHopKind::Node => rewrite::address_frame(frame, destination, tag_mac(ifindex)),
+            NextHopKind::Uplink | NextHopKind::Unused => rewrite::address_frame(frame, destination, source),
+        }
+    }
 }
 
 /// A usable way out.
@@ -26,14 +44,8 @@ pub(super) struct WayOut {
 }
 
 impl WayOut {
-    /// Frames to the uplink carry real addresses. In the funnel the destination says whom the kernel side delivers to.
     pub(super) fn address(&self, frame: &mut [u8]) {
-        let NextHop { kind, ifindex, source, .. } = self.next_hop;
-        match kind {
-            NextHopKind::Pod => rewrite::address_frame(frame, tag_mac(ifindex), source),
-            NextHopKind::Node => rewrite::address_frame(frame, self.destination, tag_mac(ifindex)),
-            NextHopKind::Uplink | NextHopKind::Unused => rewrite::address_frame(frame, self.destination, source),
-        }
+        self.next_hop.address(frame, self.destination);
     }
 }
 
@@ -49,8 +61,7 @@ pub(super) fn route(
     from_node: bool,
 ) -> Result<WayOut, Detour> {
     let next_hop = next_hops.get(index).ok_or(Detour::Drop(DropReason::NextHopGone))?;
-    // The node's own stack has counted its packets, and counts those that it gets.
-    let hop = if from_node || next_hop.kind == NextHopKind::Node { Hop::Uncounted } else { Hop::Counted };
+    let hop = next_hop.hop(from_node);
     if hop == Hop::Counted && packet.ttl <= 1 {
         // Nobody answers an ICMP error (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
         return Err(if packet.is_error() {

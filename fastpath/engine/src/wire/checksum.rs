@@ -16,13 +16,21 @@ pub fn is_valid(bytes: &[u8]) -> bool {
     sum(bytes) == 0xffff
 }
 
+/// Whether a sum of words of any width, not all 0, is that of a header or message with a right checksum. Without folding: a
+/// one's complement sum is one modulo 2^16 - 1.
+#[inline]
+pub const fn is_valid_sum(sum: u64) -> bool {
+    sum.is_multiple_of(0xffff)
+}
+
 /// Sixteen bits of a one's complement sum.
 #[inline]
-pub const fn fold(mut sum: u64) -> u16 {
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
+pub const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    // At most 34 bits, 18, 17 and 16: no branch that depends on data.
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// What changed under a checksum: the sum of ~m + m' over the changed words (RFC 1624, equation 3).
@@ -34,6 +42,15 @@ impl Delta {
     #[inline]
     pub fn word(&mut self, old: u16, new: u16) {
         self.0 += u64::from(!old) + u64::from(new);
+    }
+
+    /// Words as they are loaded from a frame on a little-endian machine, whose checksum is loaded so too: a one's complement
+    /// sum is the same in either order of bytes (RFC 1071 section 2).
+    #[inline]
+    pub fn words(&mut self, old: &[u32], new: &[u32]) {
+        for (old, new) in old.iter().zip(new) {
+            self.0 += u64::from(!old) + u64::from(*new);
+        }
     }
 
     /// Bytes of equal, even length.

@@ -8,7 +8,7 @@ use crate::verdict::DropReason;
 
 pub const HEADER_BYTES: usize = 40;
 const PAYLOAD_LENGTH: usize = 4;
-const NEXT_HEADER: usize = 6;
+pub const NEXT_HEADER: usize = 6;
 pub const HOP_LIMIT: usize = 7;
 pub const SOURCE: Range<usize> = 8..24;
 pub const DESTINATION: Range<usize> = 24..40;

@@ -9,8 +9,8 @@ pub const SOURCE_PORT: usize = 0;
 pub const DESTINATION_PORT: usize = 2;
 const SEQUENCE: usize = 4;
 const ACKNOWLEDGEMENT: usize = 8;
-const DATA_OFFSET: usize = 12;
-const FLAGS: usize = 13;
+pub const DATA_OFFSET: usize = 12;
+pub const FLAGS: usize = 13;
 const WINDOW: usize = 14;
 pub const CHECKSUM: usize = 16;
 
@@ -19,7 +19,7 @@ const OPTION_NOP: u8 = 1;
 const OPTION_WINDOW_SCALE: u8 = 3;
 
 /// The low six flags; the two above them are ECN's (RFC 3168) and nobody's concern here.
-const FLAG_BITS: u8 = 0x3f;
+pub const FLAG_BITS: u8 = 0x3f;
 
 /// Bit n: flags n may stand together, PSH and ECN's aside. SYN, RST and FIN exclude each other, and all but SYN and RST come
 /// with ACK (RFC 9293 section 3.10.7); the same set as netfilter's.
@@ -39,7 +39,7 @@ const VALID_FLAGS: u64 = {
     }
     set
 };
-const PUSH: u8 = 8;
+pub const PUSH: u8 = 8;
 const URGENT: u8 = 32;
 
 /// A checked header.

@@ -6,7 +6,7 @@ use crate::verdict::DropReason;
 pub const HEADER_BYTES: usize = 8;
 pub const SOURCE_PORT: usize = 0;
 pub const DESTINATION_PORT: usize = 2;
-const LENGTH: usize = 4;
+pub const LENGTH: usize = 4;
 pub const CHECKSUM: usize = 6;
 
 /// A checked header.

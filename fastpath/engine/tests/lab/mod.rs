@@ -204,7 +204,7 @@ impl Lab {
             next_hops: hops,
             counters: Arc::new(Counters::default()),
             seed: 1,
-            prefetch: |_| {},
+            prefetch: (),
         });
         Self { engine, tables: tables(), now_s: 1000, hops, table, affinity, epochs }
     }

@@ -18,10 +18,10 @@ use atalho_engine::route::{Route, RouteTarget, Routes};
 use atalho_engine::tables::{Cluster, Node, Port as TablePort, Tables};
 use atalho_layout::{NextHopKind, tag_mac};
 use atalho_sys::doorbell::Doorbell;
+use atalho_sys::random;
 use atalho_sys::xsk::FramePool;
-use atalho_sys::{prefetch, random};
 use atalho_worker::memory_port::{MemoryPort, Wire};
-use atalho_worker::{Port, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats};
+use atalho_worker::{Lines, Port, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats};
 use etherparse::PacketBuilder;
 
 pub const UPLINK: u32 = 2;
@@ -128,7 +128,7 @@ pub fn bench_of<P: Port>(
         next_hops,
         counters,
         seed: 1,
-        prefetch: prefetch::line,
+        prefetch: Lines,
     });
     let rings = bench.rings.clone();
     let worker = Worker::new(

@@ -1,0 +1,138 @@
+//! The straight way: a [straight packet](crate::wire::straight) of a flow that stands in the table and asks for nothing
+//! else. It takes the same steps as every other, but all that is kept of it between two of them is a [`Head`], and the
+//! words of its entry go straight into its frame.
+//!
+//! A packet that turns out not to be one (its flow is not there, came by another port, has ended or may not go on so;
+//! its next hop is not resolved; no hops are left; it is too long) has changed nothing yet and takes the long way.
+
+use super::{EngineParts, Prefetch, Slot};
+use crate::conntrack::{ConnTable, Family, Followed, Half, V4, V6};
+use crate::next_hops::NextHops;
+use crate::rewrite::Hop;
+use crate::tables::Settings;
+use crate::verdict::Verdict;
+use crate::wire::ethernet;
+use crate::wire::straight::Straight;
+
+/// What is known of a straight packet between two steps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    hash: u32,
+    /// Where its flow seems to stand.
+    entry: u32,
+    /// Where the packet ends in its frame.
+    end: u16,
+    way: Way,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    V4,
+    V6,
+    Long,
+}
+
+impl Head {
+    /// A packet that takes the long way.
+    pub(super) const LONG: Self = Self { hash: 0, entry: 0, end: 0, way: Way::Long };
+
+    #[inline]
+    pub(super) fn is_long(&self) -> bool {
+        self.way == Way::Long
+    }
+
+    /// Step 1: headers, hash, and the first line of the table on its way.
+    #[inline]
+    pub(super) fn read(slot: &Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) -> Self {
+        if let Some(end) = V4::end(slot.frame, slot.frame_bytes) {
+            Self::hashed::<V4>(slot, end, Way::V4, table, prefetch)
+        } else if let Some(end) = V6::end(slot.frame, slot.frame_bytes) {
+            Self::hashed::<V6>(slot, end, Way::V6, table, prefetch)
+        } else {
+            Self::LONG
+        }
+    }
+
+    #[inline]
+    fn hashed<F: Straight>(slot: &Slot<'_>, end: u16, way: Way, table: &ConnTable, prefetch: impl Prefetch) -> Self {
+        let Some(key) = F::key_words(slot.frame) else { return Self::LONG };
+        let hash = table.hash::<F>(&key);
+        F::half(table).prefetch_tags(hash, |line| prefetch.line(line));
+        Self { hash, entry: 0, end, way }
+    }
+
+    /// Step 2, first half: the entry on its way, if there seems to be one. If not, the long way.
+    #[inline]
+    pub(super) fn look(&mut self, table: &ConnTable, prefetch: impl Prefetch) -> bool {
+        let entry = match self.way {
+            Way::V4 => V4::half(table).look(self.hash, |line| prefetch.line(line)),
+            Way::V6 => V6::half(table).look(self.hash, |line| prefetch.line(line)),
+            Way::Long => None,
+        };
+        match entry {
+            Some(entry) => self.entry = entry,
+            None => *self = Self::LONG,
+        }
+        entry.is_some()
+    }
+
+    /// Step 2, second half: TCP is judged by both directions.
+    #[inline]
+    pub(super) fn look_at_peer(&self, slot: &Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) {
+        match self.way {
+            Way::V4 if V4::is_tcp(slot.frame) => V4::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
+            Way::V6 if V6::is_tcp(slot.frame) => V6::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
+            _ => {}
+        }
+    }
+
+    /// Steps 3 to 5: whether the packet is on its way out. `node`: the kernel interface index of the node itself.
+    #[inline]
+    pub(super) fn forward<P>(
+        &self,
+        parts: &EngineParts<P>,
+        settings: &Settings,
+        now_s: u32,
+        node: Option<u32>,
+        slot: &mut Slot<'_>,
+    ) -> bool {
+        let from_node = node == Some(slot.ingress);
+        let forwarded = match self.way {
+            Way::V4 => self.forward_in(V4::half(&parts.table), &parts.next_hops, settings, now_s, from_node, slot),
+            Way::V6 => self.forward_in(V6::half(&parts.table), &parts.next_hops, settings, now_s, from_node, slot),
+            Way::Long => None,
+        };
+        forwarded.is_some()
+    }
+
+    #[inline]
+    fn forward_in<F: Straight>(
+        &self,
+        half: &Half<F>,
+        next_hops: &NextHops,
+        settings: &Settings,
+        now_s: u32,
+        from_node: bool,
+        slot: &mut Slot<'_>,
+    ) -> Option<()> {
+        let key = F::key_words(slot.frame)?;
+        let hit = half.hit(self.entry, &key)?;
+        let next_hop = next_hops.get(hit.next_hop)?;
+        let destination = next_hop.destination?;
+        let hops = u8::from(next_hop.hop(from_node) == Hop::Counted);
+        let fits = usize::from(self.end) - ethernet::HEADER_BYTES <= usize::from(next_hop.mtu);
+        if hit.ingress != slot.ingress || F::hops(slot.frame) <= hops || !fits {
+            return None;
+        }
+        let segment = F::segment(slot.frame, self.end)?;
+        if half.follow(hit.slot, hit.peer, hit.is_reply(), &segment, now_s, settings) != Followed::Belongs {
+            return None;
+        }
+        F::translate(slot.frame, &key, &hit.new, hops)?;
+        next_hop.address(slot.frame, destination);
+        slot.verdict = Verdict::Forward { next_hop: hit.next_hop };
+        slot.via = next_hop.kind;
+        slot.send_len = usize::from(self.end);
+        Some(())
+    }
+}
