@@ -1,14 +1,20 @@
-//! Compiles the bench's kernel programs, `bpf/traffic.c`, for the BPF machine.
+//! Compiles the bench's kernel programs, `bpf/*.c`, for the BPF machine.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 fn main() {
     let folder = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
-    let source = folder.join("bpf/traffic.c");
+    for name in ["traffic", "socket"] {
+        compile(&folder, name);
+    }
+}
+
+fn compile(folder: &Path, name: &str) {
+    let source = folder.join("bpf").join(name).with_extension("c");
     let headers = folder.join("../fastpath/bpf");
-    let object = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("traffic.o");
+    let object = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join(name).with_extension("o");
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets the architecture");
     println!("cargo::rerun-if-changed={}", source.display());
     println!("cargo::rerun-if-changed={}", headers.join("kernel.h").display());

@@ -15,42 +15,63 @@
 #define DATA (UDP + 8)
 #define MAGIC 0x4154
 #define PORT_BASE 10000
+/* Flows of one client, by their source port; the next ones are another client's. */
+#define CLIENT_FLOWS 32768
+#define FLOWS_MAX (1 << 20)
 
 static long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)26;
 
-/* Set by the loader. The template is a whole frame of flow 0, sequence 0, with right checksums. */
+/* Set by the loader; addresses and ports in host byte order. The template is a whole frame of flow 0, sequence 0, with
+ * right checksums. Clients, Services and endpoints stand in rows: flow i goes to Service i % services, whose endpoints
+ * follow those of the Service before it. */
 const volatile __u8 template[FRAME_BYTES];
-const volatile __u32 flows; /* a power of two, at most 32768 */
 const volatile __u8 sink_mac[6];
-const volatile __u32 first_endpoint; /* host byte order; endpoints stand in a row */
+const volatile __u32 first_client;
+const volatile __u32 first_service;
+const volatile __u32 services;
+const volatile __u32 first_endpoint;
 const volatile __u32 endpoints;
-const volatile __u16 endpoint_port; /* host byte order */
+const volatile __u16 endpoint_port;
 const volatile __u8 sink_ttl;
 
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 4);
+    __uint(max_entries, 5);
     __type(key, __u32);
     __type(value, __u64);
 } counts SEC(".maps");
 
-/* The interface by which frames leave. */
+/* What is sent now. */
+struct stretch {
+    __u32 ifindex;    /* by which frames leave */
+    __u32 flows;      /* a power of two, FLOWS_MAX at most */
+    __u32 fresh;      /* every frame begins a flow of its own, beyond FLOWS_MAX */
+    __u32 generation; /* 1 to 2047: within a stretch a flow stays where it went first */
+};
+
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, 1);
     __type(key, __u32);
-    __type(value, __u32);
-} out SEC(".maps");
+    __type(value, struct stretch);
+} stretches SEC(".maps");
 
-/* Which endpoint each flow went to: it has to stay there. 0 = none yet, else index + 1. */
+/* Which endpoint each flow went to: generation, and in the lower five bits the endpoint's index + 1. */
+static __u16 chosen[FLOWS_MAX];
+
+/* The last frame that was wrong, as much of it as a right one has. */
+struct frame {
+    __u8 bytes[FRAME_BYTES];
+};
+
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 32768);
+    __uint(max_entries, 1);
     __type(key, __u32);
-    __type(value, __u32);
-} chosen SEC(".maps");
+    __type(value, struct frame);
+} wrong_frame SEC(".maps");
 
-enum { SENT, SWALLOWED, RIGHT, WRONG };
+enum { SENT, SWALLOWED, RIGHT, WRONG, FRESH };
 
 INLINE __u64 *counter(__u32 which)
 {
@@ -72,39 +93,49 @@ INLINE __u16 fold(__u32 sum)
     return sum;
 }
 
+/* Changes one word of a frame; returns what that adds to a checksum's complement (RFC 1624, equation 3). */
+INLINE __u32 change(__u16 *word, __u16 to)
+{
+    __u32 difference = (__u16)~*word + (__u32)to;
+    *word = to;
+    return difference;
+}
+
+INLINE __u32 change_address(__u16 *words, __u32 to)
+{
+    return change(&words[0], htons(to >> 16)) + change(&words[1], htons((__u16)to));
+}
+
 /* Every frame is written anew from its first byte to its last: its page comes back as the node left it. */
 SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
     __u16 *frame = (void *)(long)ctx->data;
     void *end = (void *)(long)ctx->data_end;
-    __u64 *sent = counter(SENT);
+    __u64 *sent = counter(SENT), *begun = counter(FRESH);
     __u32 only = 0;
-    __u32 *ifindex = bpf_map_lookup_elem(&out, &only);
+    struct stretch *now = bpf_map_lookup_elem(&stretches, &only);
 
-    if ((void *)frame + FRAME_BYTES > end || !sent || !ifindex)
+    if ((void *)frame + FRAME_BYTES > end || !sent || !begun || !now)
         return XDP_ABORTED;
     __u64 sequence = (*sent)++;
-    __u16 flow = sequence & (flows - 1);
+    __u32 flow = now->fresh ? FLOWS_MAX + (__u32)(*begun)++ : (__u32)sequence & (now->flows - 1);
     const volatile __u16 *from = (const volatile __u16 *)template;
 #pragma unroll
     for (int i = 0; i < WORDS; i++)
         frame[i] = from[i];
 
-    __u16 port = htons(PORT_BASE + flow);
-    __u16 data[4] = {htons(flow), sequence, sequence >> 16, sequence >> 32};
-    /* The template has zeros there and PORT_BASE as its port (RFC 1624, equation 3). */
-    __u32 sum = (__u16)~frame[UDP / 2 + 3];
-    sum += (__u16)~frame[UDP / 2] + port;
-    frame[UDP / 2] = port;
+    __u32 sum = change_address(frame + IP / 2 + 6, first_client + flow / CLIENT_FLOWS) +
+                change_address(frame + IP / 2 + 8, first_service + flow % services);
+    frame[IP / 2 + 5] = ~fold((__u16)~frame[IP / 2 + 5] + sum);
+    sum += (__u16)~frame[UDP / 2 + 3] + change(&frame[UDP / 2], htons(PORT_BASE + flow % CLIENT_FLOWS));
+    __u16 data[5] = {htons(flow >> 16), htons((__u16)flow), sequence, sequence >> 16, sequence >> 32};
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        sum += data[i];
-        frame[DATA / 2 + 1 + i] = data[i];
-    }
+    for (int i = 0; i < 5; i++)
+        sum += change(&frame[DATA / 2 + 1 + i], data[i]);
     __u16 checksum = ~fold(sum);
     frame[UDP / 2 + 3] = checksum ? checksum : 0xffff;
-    return bpf_redirect(*ifindex, 0);
+    return bpf_redirect(now->ifindex, 0);
 }
 
 SEC("xdp")
@@ -142,22 +173,27 @@ INLINE bool is_right(const __u16 *frame)
         return false;
 
     /* Who sent it, and whether it is what he sent. */
-    __u32 flow = ntohs(frame[UDP / 2]) - PORT_BASE;
-    const volatile __u16 *from = (const volatile __u16 *)template;
-    if (frame[IP / 2 + 6] != from[IP / 2 + 6] || frame[IP / 2 + 7] != from[IP / 2 + 7] || flow >= flows ||
-        frame[DATA / 2] != htons(MAGIC) || ntohs(frame[DATA / 2 + 1]) != flow)
+    __u32 client = ((__u32)ntohs(frame[IP / 2 + 6]) << 16 | ntohs(frame[IP / 2 + 7])) - first_client;
+    __u32 port = ntohs(frame[UDP / 2]) - PORT_BASE;
+    __u32 flow = client * CLIENT_FLOWS + port;
+    if (client >= 1 << 16 || port >= CLIENT_FLOWS || frame[DATA / 2] != htons(MAGIC) ||
+        ((__u32)ntohs(frame[DATA / 2 + 1]) << 16 | ntohs(frame[DATA / 2 + 2])) != flow)
         return false;
 
     __u32 destination = (__u32)ntohs(frame[IP / 2 + 8]) << 16 | ntohs(frame[IP / 2 + 9]);
-    __u32 endpoint = destination - first_endpoint;
+    __u32 endpoint = destination - first_endpoint - flow % services * endpoints;
     if (endpoint >= endpoints || ntohs(frame[UDP / 2 + 1]) != endpoint_port)
         return false;
-    __u32 *went = bpf_map_lookup_elem(&chosen, &flow);
-    if (!went)
+    if (flow >= FLOWS_MAX)
+        return true;
+    __u32 only = 0;
+    struct stretch *now = bpf_map_lookup_elem(&stretches, &only);
+    if (!now)
         return false;
-    if (!*went)
-        *went = endpoint + 1;
-    return *went == endpoint + 1;
+    __u16 *went = &chosen[flow & (FLOWS_MAX - 1)], goes = now->generation << 5 | (endpoint + 1);
+    if (*went >> 5 != now->generation)
+        *went = goes;
+    return *went == goes;
 }
 
 SEC("classifier")
@@ -170,7 +206,11 @@ int judge(struct __sk_buff *skb)
         return TC_NEXT;
     if (ntohs(frame[6]) != ETH_IPV4 || ((__u8 *)frame)[IP + 9] != PROTO_UDP)
         return TC_NEXT;
-    return add_one(skb->len == FRAME_BYTES && is_right(frame) ? RIGHT : WRONG, TC_DROP);
+    if (skb->len == FRAME_BYTES && is_right(frame))
+        return add_one(RIGHT, TC_DROP);
+    __u32 only = 0;
+    bpf_map_update_elem(&wrong_frame, &only, frame, 0);
+    return add_one(WRONG, TC_DROP);
 }
 
 char LICENSE[] SEC("license") = "GPL";

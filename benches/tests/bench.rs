@@ -1,9 +1,13 @@
 //! The bench itself: that its figures come from packets that arrived and were right.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-use atalho_benches::bench::site::{Forwarder, Measured, Site};
+use atalho_benches::bench::contender::kernel::Kernel;
+use atalho_benches::bench::contender::l2fwd::L2fwd;
+use atalho_benches::bench::contender::{Contender, Tools};
+use atalho_benches::bench::programs::Flows;
+use atalho_benches::bench::site::{Measured, Site, Stretch};
 use atalho_benches::lab::command::run_in;
 use atalho_benches::lab::plan::Plan;
 
@@ -53,6 +57,7 @@ fn what_cannot_be_measured_is_refused() {
         &["engine", "--new", "101"],
         &["snapshot", "--seconds", "0"],
         &["--pairs", "0"],
+        &["nobody"],
     ] {
         let run = Command::new(BENCH).args(arguments).output().unwrap();
         assert_eq!(run.status.code(), Some(2), "{arguments:?}");
@@ -81,12 +86,17 @@ fn every_packet_through_the_kernel_is_counted_and_a_changed_one_voids_the_run() 
         return;
     }
     let prefix = "ab-test";
-    // No daemon in it: the first program is not started.
-    let (mut site, cores) = Site::build(prefix, Forwarder::Kernel, [Path::new(""), Path::new(BENCH)], 64).unwrap();
-    assert_ne!(cores.sender, cores.worker);
-    let live = whole(|| site.measure(0.2, Some(50_000.0)));
-    assert!(live.sent > 1000 && live.sender_cpu_ns > 0, "{live:?}");
-    whole(|| site.control(0.2, Some(50_000.0)));
+    let mut site = site(prefix, Box::new(Kernel));
+    assert_ne!(site.cores().sender, site.cores().forwarder);
+    let gentle = |flows| Stretch { seconds: 0.2, pps: Some(50_000.0), flows, spread: false };
+    for flows in [Flows::Lasting(64), Flows::Lasting(1 << 17), Flows::Fresh] {
+        let live = whole(|| site.measure(&gentle(flows)));
+        assert!(live.sent > 1000 && live.sender_cpu_ns > 0, "{live:?}");
+    }
+    // By way of the other core's backlog, which a busy machine may overrun; what arrives is right all the same.
+    let spread = site.measure(&Stretch { spread: true, ..gentle(Flows::Lasting(64)) }).unwrap();
+    assert!(spread.delivered > 0, "{spread:?}");
+    whole(|| site.control(0.2));
 
     for line in [
         "add table ip bench",
@@ -95,9 +105,27 @@ fn every_packet_through_the_kernel_is_counted_and_a_changed_one_voids_the_run() 
     ] {
         run_in(&Plan::new(prefix).node(), "nft", &[line]).unwrap();
     }
-    let refused = site.measure(0.2, Some(50_000.0)).unwrap_err().to_string();
+    let refused = site.measure(&gentle(Flows::Lasting(64))).unwrap_err().to_string();
     assert!(refused.contains("came out wrong"), "{refused}");
     drop(site);
     let left = Command::new("ip").args(["netns", "list"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&left.stdout).contains(prefix), "namespaces are left behind");
+}
+
+#[test]
+fn the_raw_forwarder_sends_back_what_it_was_sent() {
+    if skipped("the_raw_forwarder_sends_back_what_it_was_sent") {
+        return;
+    }
+    // Building it has seen two bursts arrive whole.
+    let mut site = site("ab-raw", Box::new(L2fwd));
+    let fast = Stretch { seconds: 0.2, pps: None, flows: Flows::Lasting(1024), spread: false };
+    let measured = site.measure(&fast).unwrap();
+    assert!(measured.delivered > 0 && measured.forwarder_cpu_ns > 0, "{measured:?}");
+}
+
+/// A node of which only this program is needed.
+fn site(prefix: &str, contender: Box<dyn Contender>) -> Site {
+    let tools = Tools { atalho: PathBuf::new(), lab: PathBuf::new(), bench: BENCH.into() };
+    Site::build(prefix, contender, &tools).unwrap()
 }

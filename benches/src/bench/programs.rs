@@ -37,30 +37,53 @@ const SWALLOWED: u32 = 1;
 const RIGHT: u32 = 2;
 const WRONG: u32 = 3;
 
-/// What is sent, and what has to arrive.
+/// Flows of one client, who has no more source ports; `CLIENT_FLOWS` of the program.
+pub const CLIENT_FLOWS: u32 = 32_768;
+/// The most flows of a stretch; `FLOWS_MAX` of the program.
+pub const FLOWS_MAX: u32 = 1 << 20;
+/// Of a Service: five bits in the program.
+const ENDPOINTS_MAX: u32 = 31;
+/// Generations come round again after so many stretches: eleven bits in the program.
+const GENERATIONS: u32 = 2047;
+
+/// What can be sent, and what has to arrive. Clients, Services and endpoints are addresses in a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     pub from_mac: [u8; 6],
     /// The node's, where the frames come in.
     pub to_mac: [u8; 6],
-    pub from: Ipv4Addr,
-    pub to: Ipv4Addr,
-    pub to_port: u16,
-    /// A power of two, 32,768 at most; they differ in their source port.
-    pub flows: u32,
-    /// Where they may arrive: so many addresses in a row, at this port, at the interface with this MAC address.
+    /// Of flow 0; every 32,768 flows another client follows.
+    pub first_client: Ipv4Addr,
+    /// Flow i goes to Service i modulo `services`.
+    pub first_service: Ipv4Addr,
+    pub services: u32,
+    pub service_port: u16,
+    /// Where packets may arrive: so many endpoints of each Service, Service after Service.
     pub first_endpoint: Ipv4Addr,
     pub endpoints: u32,
     pub endpoint_port: u16,
+    /// What the node takes from the packets' time to live.
+    pub hops: u8,
+    /// Of the interface where they arrive.
     pub sink_mac: [u8; 6],
 }
 
-/// One stretch of sending.
+/// Whose packets they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Flows {
+    /// So many, again and again: a power of two, 2^20 at most.
+    Lasting(u32),
+    /// Every packet begins one.
+    Fresh,
+}
+
+/// One stretch of sending. Within it a flow has to stay at its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sending {
     pub seconds: f64,
     /// Frames a second; `None`: as many as can be made.
     pub pps: Option<f64>,
+    pub flows: Flows,
     /// Out of the interface to the node, or into the spare one, where an XDP program swallows them: what the machine
     /// could do if there were no node.
     pub into_nothing: bool,
@@ -76,11 +99,13 @@ pub struct Sent {
 }
 
 /// What arrived since the programs were loaded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrived {
     pub swallowed: u64,
     pub right: u64,
     pub wrong: u64,
+    /// The last wrong frame, in hexadecimal digits.
+    pub wrong_frame: Option<String>,
 }
 
 /// The loaded programs. What they are attached to comes loose when this is dropped.
@@ -89,15 +114,16 @@ pub struct Programs {
     frame: Vec<u8>,
     interface: u32,
     nothing: u32,
+    generation: u32,
 }
 
 impl Programs {
     /// `interface`: towards the node; frames leave and arrive there. `spare`: the two ends of a veth that nobody uses.
     pub fn load(stream: &Stream, interface: &str, spare: [&str; 2]) -> Result<Self> {
+        let Stream { services, endpoints, .. } = stream;
         ensure!(
-            stream.flows.is_power_of_two() && stream.flows <= 32_768,
-            "{} flows: a power of two up to 32,768",
-            stream.flows
+            *services > 0 && (1..=ENDPOINTS_MAX).contains(endpoints),
+            "{services} Services of {endpoints} endpoints"
         );
         let frame = stream.template()?;
         let mut object = load(stream, &frame)?;
@@ -106,14 +132,27 @@ impl Programs {
         // Nothing comes in there. Of a program that is attached nowhere the kernel rebuilds its call table at each run,
         // and waits for a grace period each time.
         attach_xdp(&mut object, "generate", spare[0])?;
-        Ok(Self { object, frame, interface: ifindex(interface)?, nothing: ifindex(spare[0])? })
+        Ok(Self { object, frame, interface: ifindex(interface)?, nothing: ifindex(spare[0])?, generation: 0 })
     }
 
     /// Sends for a while. Returns later than asked by one burst at most.
     pub fn send(&mut self, sending: &Sending) -> Result<Sent> {
         ensure!(sending.seconds > 0.0 && sending.seconds <= 60.0, "{} seconds: above 0, 60 at most", sending.seconds);
-        let mut out: Array<&mut MapData, u32> = Array::try_from(self.object.map_mut("out").context("no map out")?)?;
-        out.set(0, if sending.into_nothing { self.nothing } else { self.interface }, 0)?;
+        let (flows, fresh) = match sending.flows {
+            Flows::Lasting(flows) => {
+                ensure!(
+                    flows.is_power_of_two() && flows <= FLOWS_MAX,
+                    "{flows} flows: a power of two up to {FLOWS_MAX}"
+                );
+                (flows, 0)
+            }
+            Flows::Fresh => (1, 1),
+        };
+        self.generation = self.generation % GENERATIONS + 1;
+        let out = if sending.into_nothing { self.nothing } else { self.interface };
+        let map = self.object.map_mut("stretches").context("no map stretches")?;
+        let mut stretches: Array<&mut MapData, [u32; 4]> = Array::try_from(map)?;
+        stretches.set(0, [out, flows, fresh, self.generation], 0)?;
         let before = sum(&self.object, SENT)?;
         let generator = xdp(&mut self.object, "generate")?;
         let (start, length) = (Instant::now(), Duration::from_secs_f64(sending.seconds));
@@ -141,11 +180,21 @@ impl Programs {
     }
 
     pub fn arrived(&self) -> Result<Arrived> {
+        let wrong = sum(&self.object, WRONG)?;
         Ok(Arrived {
             swallowed: sum(&self.object, SWALLOWED)?,
             right: sum(&self.object, RIGHT)?,
-            wrong: sum(&self.object, WRONG)?,
+            wrong,
+            wrong_frame: if wrong > 0 { Some(self.wrong_frame()?) } else { None },
         })
+    }
+}
+
+impl Programs {
+    fn wrong_frame(&self) -> Result<String> {
+        let map = self.object.map("wrong_frame").context("no map wrong_frame")?;
+        let frames: Array<&MapData, [u8; FRAME_BYTES]> = Array::try_from(map)?;
+        Ok(frames.get(&0, 0)?.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
@@ -155,8 +204,8 @@ impl Stream {
         let mut data = [0; FRAME_BYTES - HEADER_BYTES];
         data[..MAGIC.len()].copy_from_slice(&MAGIC);
         let packet = PacketBuilder::ethernet2(self.from_mac, self.to_mac)
-            .ipv4(self.from.octets(), self.to.octets(), TIME_TO_LIVE)
-            .udp(PORT_BASE, self.to_port);
+            .ipv4(self.first_client.octets(), self.first_service.octets(), TIME_TO_LIVE)
+            .udp(PORT_BASE, self.service_port);
         let mut frame = Vec::with_capacity(FRAME_BYTES);
         packet.write(&mut frame, &data).context("cannot build a frame")?;
         ensure!(frame.len() == FRAME_BYTES, "a frame of {} bytes instead of {FRAME_BYTES}", frame.len());
@@ -168,12 +217,14 @@ fn load(stream: &Stream, frame: &[u8]) -> Result<Ebpf> {
     let template: [u8; FRAME_BYTES] = frame.try_into().context("a frame of another length")?;
     EbpfLoader::new()
         .override_global("template", &template, true)
-        .override_global("flows", &stream.flows, true)
+        .override_global("first_client", &u32::from(stream.first_client), true)
+        .override_global("first_service", &u32::from(stream.first_service), true)
+        .override_global("services", &stream.services, true)
         .override_global("sink_mac", &stream.sink_mac, true)
         .override_global("first_endpoint", &u32::from(stream.first_endpoint), true)
         .override_global("endpoints", &stream.endpoints, true)
         .override_global("endpoint_port", &stream.endpoint_port, true)
-        .override_global("sink_ttl", &(TIME_TO_LIVE - 1), true)
+        .override_global("sink_ttl", &(TIME_TO_LIVE - stream.hops), true)
         .load(TRAFFIC)
         .context("cannot load the bench's kernel programs")
 }

@@ -1,4 +1,4 @@
-//! What a run came to: one table for people, the same and all that it was made of as JSON.
+//! What a run came to: tables for people, the same for README.md, and all that they were made of as JSON.
 
 use std::fmt::Write;
 use std::fs;
@@ -6,35 +6,17 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::live::{Recorded, Round};
-use super::site::Measured;
+use super::engine::EngineFigures;
+use super::groups::{Comparison, Group};
+use super::live::{EntryRecord, GroupRecord};
+use super::ratio::{Goal, JudgedRatio};
 use super::statistics::Spread;
 
-/// A control that moved by more than this within a run voids its ratios.
+/// A control that moved by more than this within a group voids its ratios.
 const CONTROL_MOVED_MAX: f64 = 0.15;
 
 /// Cores that were so many times farther apart for a while were not the same cores.
 const HANDOVER_MOVED_MAX: f64 = 1.5;
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
-    pub what: String,
-    /// Delivered, millions a second.
-    pub mpps: Spread,
-    pub ns_per_packet: f64,
-    /// Offered, millions a second, where there is a generator.
-    pub offered_mpps: Option<f64>,
-    /// Of a delivered packet, the generator's own taken off.
-    pub cpu_ns_per_packet: Option<Spread>,
-    pub cores: u32,
-}
-
-/// A ratio inside each pair.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Ratio {
-    pub what: &'static str,
-    pub value: Spread,
-}
 
 /// The machine, as far as figures depend on it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -46,19 +28,24 @@ pub struct Machine {
     pub load: f64,
 }
 
+/// A ratio as it was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measurement {
+    pub what: String,
+    pub value: Spread,
+    /// Judged, where something has to be reached.
+    pub judged: Option<JudgedRatio>,
+    /// Why it is not judged.
+    pub reason: Option<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BenchReport {
     pub machine: Machine,
-    pub rows: Vec<Row>,
-    pub ratios: Vec<Ratio>,
-    /// From the slowest control to the fastest, as a share of their median.
-    pub control_moved: f64,
-    pub steady: bool,
-    /// Nanoseconds of a cache line from the sender's core to the worker's; the worker's figure moves with it.
-    pub handover_ns: Spread,
-    pub worker_core_busy: f64,
-    pub softirq_cores: f64,
-    pub recorded: Recorded,
+    pub ratios: Vec<Measurement>,
+    pub groups: Vec<GroupRecord>,
+    /// The pipeline in memory, by case.
+    pub memory: Vec<EngineFigures>,
 }
 
 impl Machine {
@@ -76,233 +63,288 @@ impl Machine {
     }
 }
 
-impl BenchReport {
-    pub fn new(machine: Machine, recorded: Recorded) -> Result<Self> {
-        let mut rows = engine_rows(&recorded)?;
-        rows.push(live_row("worker on veth, ClusterIP", 2, &recorded, |round| &round.worker)?);
-        rows.push(live_row("kernel forwarding, no NAT", 1, &recorded, |round| &round.kernel)?);
-        rows.push(live_row("control: XDP_DROP", 1, &recorded, |round| &round.control)?);
-        let fastest = |pick: fn(&Round) -> (f64, f64)| Spread::of_ratios(recorded.fastest.iter().map(pick));
-        let ratios = [
-            ("packets a second, worker / kernel", fastest(|round| (round.worker.mpps(), round.kernel.mpps()))),
-            (
-                "CPU a packet, worker / kernel",
-                Spread::of_ratios(recorded.paced.iter().map(|round| {
-                    (round.worker.cpu_ns_per_packet(&round.control), round.kernel.cpu_ns_per_packet(&round.control))
-                })),
-            ),
-        ];
-        let controls = || recorded.fastest.iter().map(|round| round.control.mpps());
-        let slowest = controls().fold(f64::INFINITY, f64::min);
-        let quickest = controls().fold(0.0, f64::max);
-        let control_moved = (quickest - slowest) / spread(controls())?.median;
-        let share = |ns: fn(&Measured) -> u64| {
-            let paced = recorded.paced.iter().map(|round| &round.worker);
-            spread(paced.map(|worker| ns(worker) as f64 / 1e9 / worker.seconds)).map(|spread| spread.median)
+impl Measurement {
+    fn new(comparison: &Comparison, group: &GroupRecord) -> Option<Self> {
+        let value = group.ratio(comparison)?;
+        let moved = group.control_moved();
+        let unsteady =
+            (moved > CONTROL_MOVED_MAX).then(|| format!("the control moved by {:.0} % meanwhile", 100.0 * moved));
+        let reason = comparison.not_judged.clone().or(unsteady);
+        let judged = comparison.goal.map(|goal| goal.judge(&comparison.case, value, reason.is_none()));
+        let what = match comparison.goal {
+            Some(goal) => format!("{}, {}", goal.what, comparison.case),
+            None => comparison.case.clone(),
         };
-        Ok(Self {
-            machine,
-            rows,
-            ratios: ratios.into_iter().filter_map(|(what, value)| Some(Ratio { what, value: value? })).collect(),
-            control_moved,
-            steady: control_moved <= CONTROL_MOVED_MAX,
-            handover_ns: spread(recorded.fastest.iter().map(|round| round.handover_ns))?,
-            worker_core_busy: share(|worker| worker.workers_cpu_ns)?,
-            softirq_cores: share(|worker| worker.softirq_ns)?,
-            recorded,
-        })
+        Some(Self { what, value, judged, reason })
     }
 
+    fn row(&self) -> [String; 6] {
+        let goal = self.judged.as_ref().map(|judged| judged.goal);
+        let asked = |figure: fn(Goal) -> f64| goal.map_or_else(|| "-".into(), |goal| figure(goal).to_string());
+        let verdict = match (&self.judged, &self.reason) {
+            (None, _) => "-".into(),
+            (Some(_), Some(reason)) => format!("not judged: {reason}"),
+            (Some(judged), None) => judged.verdict.to_string(),
+        };
+        let Spread { median, low, high, .. } = self.value;
+        [
+            goal.map_or_else(|| "-".into(), |goal| goal.number.to_string()),
+            self.what.clone(),
+            format!("{median:.2} ({low:.2}-{high:.2})"),
+            asked(|goal| goal.accept),
+            asked(|goal| goal.aim),
+            verdict,
+        ]
+    }
+}
+
+const RATIO_HEADER: [&str; 6] = ["#", "ratio, medians of the rounds", "value", "accept", "aim", "verdict"];
+const ENTRY_HEADER: [&str; 7] = ["who", "traffic", "Mpps", "ns a packet", "CPU ns a packet", "cores", "lost, paced"];
+
+impl BenchReport {
+    /// `measured`: the groups, each with what it was asked for.
+    pub fn new(machine: Machine, measured: Vec<(Group, GroupRecord)>, memory: Vec<EngineFigures>) -> Self {
+        let ratios = measured
+            .iter()
+            .flat_map(|(group, record)| group.comparisons.iter().filter_map(|of| Measurement::new(of, record)))
+            .collect();
+        let groups = measured.into_iter().map(|(_, record)| record).collect();
+        Self { machine, ratios, groups, memory }
+    }
+
+    /// Whether every ratio that could be judged was, on a machine that stood still.
+    pub fn is_steady(&self) -> bool {
+        self.groups.iter().all(|group| group.control_moved() <= CONTROL_MOVED_MAX)
+    }
+
+    /// For a terminal.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        // Writing to a string cannot fail.
-        let _ = self.write_text(&mut out);
+        for group in &self.groups {
+            let _ = writeln!(out, "{}\n{}", group.name, columns(&ENTRY_HEADER, &entry_rows(group)));
+            out.push_str(&remarks(group));
+            out.push('\n');
+        }
+        if !self.memory.is_empty() {
+            let _ = writeln!(out, "in memory, no socket\n{}", columns(&MEMORY_HEADER, &memory_rows(&self.memory)));
+        }
+        if !self.ratios.is_empty() {
+            let _ = writeln!(out, "{}", columns(&RATIO_HEADER, &self.ratio_rows()));
+        }
+        let Machine { kernel, cpu, cpus, load } = &self.machine;
+        let _ = writeln!(
+            out,
+            "60-byte UDP. Every packet was counted and checked where it arrived; none was wrong. CPU is taken at 60 % of each\n\
+             one's own rate, all threads and soft interrupts, the generator's own taken off. On veth most of what AF_XDP costs is\n\
+             the transmit: in the sendto the kernel copies the frame into a new skb and runs the receiver's stack. A NIC with\n\
+             zero-copy does neither, so these are not a NIC's figures.\n\
+             Linux {kernel}, {cpus} x {cpu}, load {load:.1} at the start"
+        );
         out
     }
 
-    fn write_text(&self, out: &mut String) -> std::fmt::Result {
-        let Self { machine, recorded, .. } = self;
-        let width = self.rows.iter().map(|row| row.what.len()).max().unwrap_or_default();
-        writeln!(
-            out,
-            "{:width$}  {:>7} {:>14} {:>10} {:>8} {:>13} {:>6}",
-            "what", "Mpps", "(quartiles)", "ns/packet", "offered", "CPU ns/packet", "cores"
-        )?;
-        for row in &self.rows {
-            let optional = |value: Option<f64>, digits: usize| {
-                value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
-            };
-            let quartiles = format!("{:.2}-{:.2}", row.mpps.low, row.mpps.high);
-            writeln!(
-                out,
-                "{:width$}  {:>7.2} {quartiles:>14} {:>10.0} {:>8} {:>13} {:>6}",
-                row.what,
-                row.mpps.median,
-                row.ns_per_packet,
-                optional(row.offered_mpps, 2),
-                optional(row.cpu_ns_per_packet.map(|spread| spread.median), 0),
-                row.cores
-            )?;
+    /// The tables of README.md.
+    pub fn markdown(&self) -> String {
+        let mut out = table(&RATIO_HEADER, &self.ratio_rows());
+        out.push('\n');
+        let entries: Vec<[String; 7]> = self.groups.iter().flat_map(entry_rows).collect();
+        out.push_str(&table(&ENTRY_HEADER, &entries));
+        if !self.memory.is_empty() {
+            out.push('\n');
+            out.push_str(&table(&MEMORY_HEADER, &memory_rows(&self.memory)));
         }
-        writeln!(out)?;
-        for Ratio { what, value } in &self.ratios {
-            writeln!(
-                out,
-                "{what}: {:.2} ({:.2}-{:.2}, median of {} pairs)",
-                value.median, value.low, value.high, value.runs
-            )?;
-        }
-        writeln!(
-            out,
-            "\n{} flows of {}-byte UDP. Every packet was counted and checked where it arrived; none was wrong. CPU was\n\
-             taken with {:.2} Mpps offered to each (lost: worker {:.2} %, kernel {:.2} %): soft interrupts and all threads\n\
-             of the daemon included, the generator's own ({:.0} ns by the control) taken off. The worker's core was\n\
-             {:.0} % busy with it then; the receiving half of its packets' way is on the sender's core, {:.0} ns away\n\
-             for a cache line ({:.0}-{:.0}).",
-            recorded.flows,
-            super::programs::FRAME_BYTES,
-            recorded.paced_pps / 1e6,
-            100.0 * self.paced_median(|round| round.worker.loss()),
-            100.0 * self.paced_median(|round| round.kernel.loss()),
-            self.paced_median(|round| round.control.cpu_ns() as f64 / round.control.sent.max(1) as f64),
-            100.0 * self.worker_core_busy,
-            self.handover_ns.median,
-            self.handover_ns.low,
-            self.handover_ns.high
-        )?;
-        writeln!(
-            out,
-            "On veth most of what AF_XDP costs is the transmit: in the sendto the kernel copies the frame into a new skb\n\
-             and runs the receiver's stack. A NIC with zero-copy does neither, so these are not a NIC's figures."
-        )?;
-        let away = |fold: fn(f64, f64) -> f64, from| {
-            self.recorded.fastest.iter().map(|round| round.handover_ns).fold(from, fold)
-        };
-        let (nearest, farthest) = (away(f64::min, f64::INFINITY), away(f64::max, 0.0));
-        if farthest > HANDOVER_MOVED_MAX * nearest {
-            writeln!(
-                out,
-                "THE CORES MOVED: {nearest:.0} to {farthest:.0} ns apart within the run, as a virtual machine's host has it. The worker,\n\
-                 which takes every packet from the sender's core, is slower while they are far; the kernel's path, on one\n\
-                 core, is not. Look at the pairs one by one."
-            )?;
-        }
-        if !self.steady {
-            writeln!(
-                out,
-                "NOT STEADY: the control moved by {:.0} % within the run (load {:.1}); take no ratio from it.",
-                100.0 * self.control_moved,
-                machine.load
-            )?;
-        }
-        writeln!(out, "Linux {}, {} x {}, load {:.1}", machine.kernel, machine.cpus, machine.cpu, machine.load)
+        let Machine { kernel, cpu, cpus, .. } = &self.machine;
+        let _ = writeln!(out, "\nLinux {kernel}, {cpus} x {cpu}.");
+        out
     }
 
-    fn paced_median(&self, figure: impl Fn(&Round) -> f64) -> f64 {
-        Spread::of(self.recorded.paced.iter().map(figure)).map_or(0.0, |spread| spread.median)
+    fn ratio_rows(&self) -> Vec<[String; 6]> {
+        self.ratios.iter().map(Measurement::row).collect()
     }
 }
 
-fn engine_rows(recorded: &Recorded) -> Result<Vec<Row>> {
-    let rows = recorded.engine.iter().filter_map(|figures| Some((figures.first()?, figures)));
-    rows.map(|(case, figures)| {
-        let ns = spread(figures.iter().map(|figure| figure.ns_per_packet))?;
-        let new = match case.new_percent {
-            0 => String::new(),
-            percent => format!(", {percent} % new"),
+fn entry_rows(group: &GroupRecord) -> Vec<[String; 7]> {
+    let generating_ns = group.generating_ns();
+    let row = |entry: &EntryRecord| {
+        let mpps = entry.mpps()?;
+        let optional = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        Some([
+            entry.what.clone(),
+            entry.traffic.clone(),
+            format!("{:.2} ({:.2}-{:.2})", mpps.median, mpps.low, mpps.high),
+            format!("{:.0}", 1e3 / mpps.median),
+            optional(entry.cpu_ns_per_packet(generating_ns).map(|cpu| format!("{:.0}", cpu.median))),
+            entry.cores.to_string(),
+            optional(entry.loss().map(|loss| format!("{:.2} %", 100.0 * loss.median))),
+        ])
+    };
+    let control = Spread::of(group.controls.iter().map(|control| control.mpps())).map(|mpps| {
+        [
+            "control: XDP_DROP".to_owned(),
+            group.name.to_owned(),
+            format!("{:.2} ({:.2}-{:.2})", mpps.median, mpps.low, mpps.high),
+            format!("{:.0}", 1e3 / mpps.median),
+            "-".into(),
+            "1".into(),
+            "-".into(),
+        ]
+    });
+    group.entries.iter().filter_map(row).chain(control).collect()
+}
+
+/// What a reader of a group's figures has to know about the machine meanwhile.
+fn remarks(group: &GroupRecord) -> String {
+    let mut out = String::new();
+    let (nearest, farthest) = group
+        .handover_ns
+        .iter()
+        .fold((f64::INFINITY, 0.0_f64), |(nearest, farthest), ns| (nearest.min(*ns), farthest.max(*ns)));
+    if farthest > HANDOVER_MOVED_MAX * nearest {
+        let _ = writeln!(
+            out,
+            "THE CORES MOVED: a cache line took {nearest:.0} to {farthest:.0} ns between them, as a virtual machine's host has it. Who\n\
+             takes every packet from the sender's core is slower while they are far; a path on one core is not."
+        );
+    }
+    if group.control_moved() > CONTROL_MOVED_MAX {
+        let _ = writeln!(
+            out,
+            "NOT STEADY: the control moved by {:.0} %; no ratio is judged.",
+            100.0 * group.control_moved()
+        );
+    }
+    out
+}
+
+const MEMORY_HEADER: [&str; 3] = ["pipeline in memory", "ns a packet", "quartiles"];
+
+fn memory_rows(memory: &[EngineFigures]) -> Vec<[String; 3]> {
+    let row = |figures: &EngineFigures| {
+        let what = match figures.new_percent {
+            0 => format!("{} flows", figures.flows),
+            100 => "every packet a new flow".into(),
+            percent => format!("{} flows, {percent} % new", figures.flows),
         };
-        Ok(Row {
-            what: format!("in memory, {} flows{new}", case.flows),
-            mpps: spread(figures.iter().map(|figure| 1e3 / figure.ns_per_packet))?,
-            ns_per_packet: ns.median,
-            offered_mpps: None,
-            cpu_ns_per_packet: Some(ns),
-            cores: 1,
-        })
-    })
-    .collect()
+        let EngineFigures { ns_per_packet, ns_per_packet_low, ns_per_packet_high, .. } = figures;
+        [what, format!("{ns_per_packet:.0}"), format!("{ns_per_packet_low:.0}-{ns_per_packet_high:.0}")]
+    };
+    memory.iter().map(row).collect()
 }
 
-fn live_row(what: &str, cores: u32, recorded: &Recorded, pick: fn(&Round) -> &Measured) -> Result<Row> {
-    let mpps = spread(recorded.fastest.iter().map(|round| pick(round).mpps()))?;
-    let paced = recorded.paced.iter().map(|round| pick(round).cpu_ns_per_packet(&round.control));
-    Ok(Row {
-        what: what.into(),
-        ns_per_packet: 1e3 / mpps.median,
-        mpps,
-        offered_mpps: Some(spread(recorded.fastest.iter().map(|round| pick(round).offered_mpps()))?.median),
-        // Of the control nothing is left.
-        cpu_ns_per_packet: Spread::of(paced).filter(|spread| spread.median.abs() >= 0.5),
-        cores,
-    })
+/// Aligned columns; writing to a string cannot fail.
+fn columns<const N: usize>(header: &[&str; N], rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0).max(header[column].len());
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |cells: [&str; N]| {
+        let cells: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    let mut out = line(*header);
+    for row in rows {
+        out.push_str(&line(std::array::from_fn(|column| row[column].as_str())));
+    }
+    out
 }
 
-fn spread(values: impl IntoIterator<Item = f64>) -> Result<Spread> {
-    Spread::of(values).context("nothing was measured")
+/// A table in Markdown.
+fn table<const N: usize>(header: &[&str; N], rows: &[[String; N]]) -> String {
+    let mut out = format!("| {} |\n|{}\n", header.join(" | "), "---|".repeat(N));
+    for row in rows {
+        let _ = writeln!(out, "| {} |", row.join(" | "));
+    }
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::ratio::Judgement;
+    use crate::bench::site::Measured;
 
-    fn measured(delivered: u64, cpu_ns: u64) -> Measured {
+    fn measured(delivered: u64) -> Measured {
         Measured {
             seconds: 1.0,
             sent: 4_000_000,
             delivered,
-            sender_cpu_ns: cpu_ns,
+            sender_cpu_ns: 400_000_000,
             ksoftirqd_cpu_ns: 0,
-            daemon_cpu_ns: 0,
-            workers_cpu_ns: 500_000_000,
+            forwarder_cpu_ns: 400_000_000,
             softirq_ns: 0,
         }
     }
 
-    /// A run of three pairs whose controls delivered so much.
-    fn report(controls: [u64; 3]) -> BenchReport {
-        let rounds = controls.map(|control| Round {
-            worker: measured(2_000_000, 800_000_000),
-            kernel: measured(1_000_000, 700_000_000),
-            control: measured(control, 400_000_000),
-            handover_ns: 50.0,
-        });
-        let recorded = Recorded {
-            flows: 1024,
-            sender_core: 0,
-            worker_core: 1,
-            fastest: rounds.to_vec(),
+    fn entry(delivered: u64) -> EntryRecord {
+        EntryRecord {
+            what: format!("one of {delivered}"),
+            traffic: "1024 flows".into(),
+            cores: 2,
+            cpu_is_known: true,
+            fastest: vec![measured(delivered); 3],
             paced_pps: 1e6,
-            paced: rounds.to_vec(),
-            engine: Vec::new(),
+            paced: vec![measured(delivered); 2],
+        }
+    }
+
+    /// A run of three rounds: 2 Mpps beside 1 Mpps, of which `accept` times as much is asked.
+    fn report(accept: f64, not_judged: Option<&str>, controls: [u64; 3]) -> BenchReport {
+        let goal = Goal { number: 3, what: "above / below", command: "none", accept, aim: 2.5 };
+        let comparison = Comparison {
+            goal: Some(goal),
+            case: "all".into(),
+            above: 0,
+            below: vec![1],
+            not_judged: not_judged.map(str::to_owned),
         };
+        let record = GroupRecord {
+            name: "services",
+            entries: vec![entry(2_000_000), entry(1_000_000)],
+            controls: controls.map(measured).to_vec(),
+            handover_ns: vec![50.0],
+        };
+        let group = Group { name: "services", entries: Vec::new(), comparisons: vec![comparison] };
         let machine = Machine { kernel: "6.18".into(), cpu: "test".into(), cpus: 2, load: 0.0 };
-        BenchReport::new(machine, recorded).unwrap()
+        BenchReport::new(machine, vec![(group, record)], Vec::new())
+    }
+
+    fn judgement(report: &BenchReport) -> Judgement {
+        report.ratios[0].judged.as_ref().unwrap().verdict
     }
 
     #[test]
-    fn a_row_has_what_arrived_and_what_it_cost_beyond_the_generator() {
-        let report = report([4_000_000; 3]);
-        let worker = &report.rows[0];
-        assert_eq!((worker.mpps.median, worker.ns_per_packet, worker.offered_mpps), (2.0, 500.0, Some(4.0)));
-        // 800 ms for 2M packets; 100 ns of each of 4M sent are the generator's.
-        assert_eq!(worker.cpu_ns_per_packet.unwrap().median, 200.0);
-        assert_eq!(report.rows[2].cpu_ns_per_packet, None, "nothing is left of the control");
-        assert_eq!(report.ratios[0].value.median, 2.0);
-        assert!(report.steady && !report.text().contains("NOT STEADY"));
-    }
-
-    #[test]
-    fn cores_that_moved_are_told() {
-        let mut report = report([4_000_000; 3]);
-        assert!(!report.text().contains("THE CORES MOVED"));
-        report.recorded.fastest[1].handover_ns = 170.0;
-        assert!(report.text().contains("THE CORES MOVED: 50 to 170 ns"), "{}", report.text());
+    fn a_ratio_is_met_or_not() {
+        let verdict = |accept| judgement(&report(accept, None, [4_000_000; 3]));
+        assert_eq!((verdict(1.9), verdict(2.1)), (Judgement::Met, Judgement::NotMet));
     }
 
     #[test]
     fn a_control_that_moves_voids_the_ratios() {
-        let report = report([4_000_000, 3_000_000, 2_000_000]);
-        assert!(!report.steady);
+        let report = report(1.0, None, [4_000_000, 3_000_000, 2_000_000]);
+        assert!(!report.is_steady());
+        assert_eq!(judgement(&report), Judgement::NotJudged);
         assert!(report.text().contains("NOT STEADY"), "{}", report.text());
+    }
+
+    #[test]
+    fn what_was_measured_otherwise_than_asked_is_not_judged_and_says_why() {
+        let report = report(1.0, Some("a smaller cluster"), [4_000_000; 3]);
+        assert_eq!(judgement(&report), Judgement::NotJudged);
+        assert!(report.markdown().contains("not judged: a smaller cluster"), "{}", report.markdown());
+        assert!(report.is_steady());
+    }
+
+    #[test]
+    fn a_row_has_what_arrived_and_what_it_cost_beyond_the_generator() {
+        let rows = entry_rows(&report(1.0, None, [4_000_000; 3]).groups[0]);
+        // 800 ms for 2M packets; of 4M sent, the control's 200 ns each are the generator's: nothing is left of it.
+        assert_eq!(rows[0][2..6], ["2.00 (2.00-2.00)", "500", "0", "2"].map(String::from));
+        assert_eq!(rows[2][0], "control: XDP_DROP");
+    }
+
+    #[test]
+    fn cores_that_moved_are_told() {
+        let mut report = report(1.0, None, [4_000_000; 3]);
+        assert!(!report.text().contains("THE CORES MOVED"));
+        report.groups[0].handover_ns.push(170.0);
+        assert!(report.text().contains("THE CORES MOVED: a cache line took 50 to 170 ns"), "{}", report.text());
     }
 }

@@ -1,49 +1,51 @@
-//! One node with its far side: what forwards in it is either a worker of ours or the node's kernel, all else is equal.
+//! One node with its far side, and a contender that forwards in it; all else is equal.
 //!
-//! Frames come from the far side into the node's uplink and leave by the uplink to the far side, where they are judged:
-//! through a Service where the worker forwards, straight to the addresses of its endpoints where the kernel does.
+//! Frames come from the far side into the node's uplink and leave by the uplink to the far side, where they are judged.
 
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
-use std::time::Duration;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::agent::Agent;
+use super::cluster::{self, Cluster, ENDPOINTS};
+use super::contender::{Contender, Ground, Running, Tools, Way};
 use super::cpu;
-use super::programs::{Arrived, Sending, Sent, Stream};
-use crate::lab::command::{ip, run_in};
-use crate::lab::daemon::{self, Daemon, Objects};
+use super::programs::{Arrived, FLOWS_MAX, Flows, Sending, Sent, Stream};
+use crate::lab::command::{ip, run, run_in};
 use crate::lab::network::{self, Network};
-use crate::lab::plan::{Family, Plan, remote_pod_address};
+use crate::lab::plan::Plan;
 
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 200);
-const VIP_PORT: u16 = 53;
-const ENDPOINTS: u32 = 10;
-const ENDPOINT_PORT: u16 = 5353;
-/// A pod of another node: its packets keep their source on the way through a Service, as in the kernel's twin.
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 244, 2, 200);
 const SPARE: [&str; 2] = ["spare0", "spare1"];
 /// What is under way has arrived, or never will.
 const SETTLE: Duration = Duration::from_millis(50);
-
-/// Who forwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forwarder {
-    Worker,
-    Kernel,
-}
+/// Packets a second at which nobody loses any, who is not overloaded by something else.
+const GENTLE_PPS: f64 = 100_000.0;
 
 /// A standing node; it goes when this is dropped.
 pub struct Site {
     agent: Agent,
-    daemon: Option<Daemon>,
+    running: Option<Box<dyn Running>>,
+    contender: Box<dyn Contender>,
+    cores: Cores,
+    spread: bool,
+    plan: Plan,
     // Last, so that processes end before their namespaces go.
     _network: Network,
 }
 
-/// One stretch of traffic and all that it cost.
+/// One stretch of traffic.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stretch {
+    pub seconds: f64,
+    /// Packets a second; `None`: as fast as it goes.
+    pub pps: Option<f64>,
+    pub flows: Flows,
+    /// Whether what the node's kernel does for a packet that came in is done on the other core (RPS), or where it came in.
+    pub spread: bool,
+}
+
+/// A stretch and all that it cost.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Measured {
     pub seconds: f64,
@@ -52,26 +54,23 @@ pub struct Measured {
     /// CPU nanoseconds of the calls that sent: on this core also the receiving half of the node.
     pub sender_cpu_ns: u64,
     pub ksoftirqd_cpu_ns: u64,
-    /// Of the whole daemon, every thread.
-    pub daemon_cpu_ns: u64,
-    /// Of its workers alone.
-    pub workers_cpu_ns: u64,
+    /// Of the whole program that forwards, every thread.
+    pub forwarder_cpu_ns: u64,
     /// Of the machine, by samples.
     pub softirq_ns: u64,
 }
 
 /// Where the parts run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cores {
     pub sender: usize,
-    pub worker: usize,
+    pub forwarder: usize,
 }
 
 impl Site {
-    /// Builds it, and sees one burst arrive. `flows`: a power of two.
-    pub fn build(prefix: &str, forwarder: Forwarder, programs: [&Path; 2], flows: u32) -> Result<(Self, Cores)> {
-        let [atalho, bench] = programs;
-        let plan = Plan { queues: 1, forwarding: forwarder == Forwarder::Kernel, ..Plan::new(prefix) };
+    /// Builds it, and sees bursts arrive.
+    pub fn build(prefix: &str, contender: Box<dyn Contender>, tools: &Tools) -> Result<Self> {
+        let plan = Plan { queues: 1, forwarding: contender.kernel_forwards(), ..Plan::new(prefix) };
         let network = Network::build(&plan)?;
         let [one, other] = SPARE;
         ip(
@@ -85,26 +84,57 @@ impl Site {
         // In by the uplink and out by it: the kernel would look, packet by packet, whether to tell the sender of it.
         let quiet = ["all", "uplink"].map(|scope| format!("net.ipv4.conf.{scope}.send_redirects=0"));
         run_in(&plan.node(), "sysctl", &["-q", "-w", &quiet[0], &quiet[1]])?;
-        let daemon = match forwarder {
-            Forwarder::Worker => Some(start_daemon(atalho, &plan)?),
-            Forwarder::Kernel => None,
+        let planned = cores(None)?;
+        let ground = Ground { plan: &plan, tools, core: planned.forwarder, spare: planned.sender };
+        let running = contender.start(&ground)?;
+        let cores = match running.as_ref().map(|running| running.core()).transpose()? {
+            Some(Some(core)) => cores(Some(core))?,
+            _ => planned,
         };
-        let cores = cores(daemon.as_ref())?;
-        let mut agent = Agent::start(bench, &plan.far())?;
-        agent.load(stream(&plan, forwarder, flows)?, "eth0", SPARE, cores.sender)?;
-        let mut site = Self { agent, daemon, _network: network };
+        let mut agent = Agent::start(&tools.bench, &plan.far())?;
+        agent.load(stream(&plan, contender.way())?, "eth0", SPARE, cores.sender)?;
+        let mut site = Self { agent, running, contender, cores, spread: false, plan, _network: network };
+        site.hold()?;
         site.warm_up()?;
-        Ok((site, cores))
+        Ok(site)
+    }
+
+    pub fn cores(&self) -> Cores {
+        self.cores
+    }
+
+    pub fn contender(&self) -> &dyn Contender {
+        &*self.contender
+    }
+
+    /// Has the flows forgotten that the contender would run out of room for.
+    pub fn forget_flows(&self) -> Result<()> {
+        self.contender.forget_flows(&self.plan)
+    }
+
+    /// Begins lasting flows, so that what is measured afterwards begins none.
+    pub fn admit(&mut self, flows: u32, spread: bool) -> Result<()> {
+        // Twice: one may get lost, or meet a flow that is just ending.
+        let seconds = (2.0 * f64::from(flows.min(FLOWS_MAX)) / GENTLE_PPS / 2.0).max(0.05);
+        let stretch = Stretch { seconds, pps: Some(2.0 * GENTLE_PPS), flows: Flows::Lasting(flows), spread };
+        self.measure(&stretch).map(drop)
     }
 
     /// Sends, waits for what is under way, and takes every figure before and after. A wrong packet is an error.
-    pub fn measure(&mut self, seconds: f64, pps: Option<f64>) -> Result<Measured> {
-        self.stretch(Sending { seconds, pps, into_nothing: false })
+    pub fn measure(&mut self, stretch: &Stretch) -> Result<Measured> {
+        if stretch.spread != self.spread {
+            self.set_spread(stretch.spread)?;
+        }
+        let Stretch { seconds, pps, flows, .. } = *stretch;
+        self.release()?;
+        let measured = self.stretch(Sending { seconds, pps, flows, into_nothing: false });
+        self.hold()?;
+        measured
     }
 
     /// The same generator with nothing behind it but an XDP program that drops.
-    pub fn control(&mut self, seconds: f64, pps: Option<f64>) -> Result<Measured> {
-        self.stretch(Sending { seconds, pps, into_nothing: true })
+    pub fn control(&mut self, seconds: f64) -> Result<Measured> {
+        self.stretch(Sending { seconds, pps: None, flows: Flows::Lasting(1024), into_nothing: true })
     }
 
     fn stretch(&mut self, sending: Sending) -> Result<Measured> {
@@ -113,7 +143,9 @@ impl Site {
         std::thread::sleep(SETTLE);
         let after = self.reading()?;
         let wrong = after.arrived.wrong - before.arrived.wrong;
-        ensure!(wrong == 0, "{wrong} packets came out wrong: this run says nothing");
+        let frame = after.arrived.wrong_frame.unwrap_or_default();
+        let name = self.contender.name();
+        ensure!(wrong == 0, "{name}: {wrong} packets came out wrong: this run says nothing; the last one: {frame}");
         let (right, swallowed) =
             (after.arrived.right - before.arrived.right, after.arrived.swallowed - before.arrived.swallowed);
         Ok(Measured {
@@ -122,37 +154,62 @@ impl Site {
             delivered: if sending.into_nothing { swallowed } else { right },
             sender_cpu_ns: cpu_ns,
             ksoftirqd_cpu_ns: after.ksoftirqd_ns - before.ksoftirqd_ns,
-            daemon_cpu_ns: after.daemon_ns - before.daemon_ns,
-            workers_cpu_ns: after.workers_ns - before.workers_ns,
+            forwarder_cpu_ns: after.forwarder_ns - before.forwarder_ns,
             softirq_ns: after.softirq_ns.saturating_sub(before.softirq_ns),
         })
     }
 
     fn reading(&mut self) -> Result<Reading> {
-        let daemon = self.daemon.as_ref().map(Daemon::pid);
+        let pid = self.running.as_ref().map(|running| running.pid());
         Ok(Reading {
             arrived: self.agent.arrived()?,
             ksoftirqd_ns: cpu::of_ksoftirqd_ns()?,
-            daemon_ns: daemon.map_or(Ok(0), |pid| cpu::of_process_ns(pid, ""))?,
-            workers_ns: daemon.map_or(Ok(0), |pid| cpu::of_process_ns(pid, "worker-"))?,
+            forwarder_ns: pid.map_or(Ok(0), |pid| cpu::of_process_ns(pid, ""))?,
             softirq_ns: cpu::softirq_ns()?,
         })
+    }
+
+    /// A program that spins would take its core from the others.
+    fn hold(&self) -> Result<()> {
+        self.signal("-STOP")
+    }
+
+    fn release(&self) -> Result<()> {
+        self.signal("-CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        match &self.running {
+            Some(running) if running.spins() => run("kill", [signal, &running.pid().to_string()]).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Linux Documentation/networking/scaling.rst, RPS: a mask of cores, in hexadecimal; no core: where it came in.
+    fn set_spread(&mut self, spread: bool) -> Result<()> {
+        let mask = if spread { 1_u64 << self.cores.forwarder } else { 0 };
+        // A namespace of its own has to be mounted to be seen in /sys.
+        let write = format!("echo {mask:x} > /sys/class/net/uplink/queues/rx-0/rps_cpus");
+        run("ip", ["netns", "exec", &self.plan.node(), "sh", "-c", &write])?;
+        self.spread = spread;
+        Ok(())
     }
 
     /// Neighbours resolved, flows admitted, and nothing of it still under way: a packet that waited for a neighbour would be
     /// one too many later.
     fn warm_up(&mut self) -> Result<()> {
-        let mut whole = 0;
-        for _ in 0..60 {
-            let measured = self.measure(0.05, Some(100_000.0))?;
+        let gentle = Stretch { seconds: 0.05, pps: Some(GENTLE_PPS), flows: Flows::Lasting(64), spread: false };
+        let (mut whole, start) = (0, Instant::now());
+        while start.elapsed() < Duration::from_secs(30) {
+            let measured = self.measure(&gentle)?;
             whole = if measured.delivered == measured.sent { whole + 1 } else { 0 };
             if whole == 2 {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        let words = self.daemon.as_ref().map(|daemon| format!("{:?}\n{}", daemon.status(), daemon.last_words()));
-        bail!("packets get lost even at 100,000 a second; {}", words.unwrap_or_else(|| "the kernel forwards".into()))
+        let words = self.running.as_ref().map_or_else(String::new, |running| running.words());
+        bail!("{}: packets get lost even at {GENTLE_PPS} a second\n{words}", self.contender.name())
     }
 }
 
@@ -160,53 +217,45 @@ impl Site {
 struct Reading {
     arrived: Arrived,
     ksoftirqd_ns: u64,
-    daemon_ns: u64,
-    workers_ns: u64,
+    forwarder_ns: u64,
     softirq_ns: u64,
 }
 
-fn start_daemon(atalho: &Path, plan: &Plan) -> Result<Daemon> {
-    let folder = plan.manifests();
-    fs::create_dir_all(&folder)?;
-    fs::write(folder.join("bench.yaml"), objects())?;
-    let config = daemon::write_config(plan, Some(1), "")?;
-    let mut daemon = Daemon::start(atalho, plan, &config, &Objects::Manifests(folder))?;
-    daemon.wait_ready(Duration::from_secs(20))?;
-    Ok(daemon)
-}
-
-/// The sender has a core of its own; where there is no worker, the same one as if there were.
-fn cores(daemon: Option<&Daemon>) -> Result<Cores> {
+/// The sender has a core of its own; where nobody else needs one, the same one as if somebody did.
+fn cores(forwarder: Option<usize>) -> Result<Cores> {
     let available = atalho_sys::cores::available();
-    let worker = match daemon {
-        Some(daemon) => {
-            let status = daemon.status()?;
-            status.workers.first().context("the daemon has no worker")?.core as usize
-        }
-        None => *available.last().context("no core")?,
-    };
-    let sender = available.into_iter().find(|core| *core != worker);
-    Ok(Cores { sender: sender.context("the bench needs two cores: one sends, one is the worker's")?, worker })
+    let forwarder = forwarder.or(available.last().copied()).context("no core")?;
+    let sender = available.into_iter().find(|core| *core != forwarder);
+    Ok(Cores { sender: sender.context("the bench needs two cores: one sends, one forwards")?, forwarder })
 }
 
-fn stream(plan: &Plan, forwarder: Forwarder, flows: u32) -> Result<Stream> {
-    let IpAddr::V4(first_endpoint) = remote_pod_address(1, Family::V4) else { bail!("an IPv4 address was asked for") };
-    let (to, to_port) = match forwarder {
-        Forwarder::Worker => (VIP, VIP_PORT),
-        Forwarder::Kernel => (first_endpoint, ENDPOINT_PORT),
-    };
+/// The same Services and endpoints for everybody, as far as the way of the packets allows.
+fn stream(plan: &Plan, way: Way) -> Result<Stream> {
     let (from_mac, to_mac) = (mac(&plan.far(), "eth0")?, mac(&plan.node(), "uplink")?);
-    Ok(Stream {
+    let translated = Stream {
         from_mac,
         to_mac,
-        from: CLIENT,
-        to,
-        to_port,
-        flows,
-        first_endpoint,
+        first_client: cluster::FIRST_CLIENT,
+        first_service: cluster::FIRST_SERVICE,
+        services: 1,
+        service_port: cluster::SERVICE_PORT,
+        first_endpoint: cluster::FIRST_ENDPOINT,
         endpoints: ENDPOINTS,
-        endpoint_port: ENDPOINT_PORT,
+        endpoint_port: cluster::ENDPOINT_PORT,
+        hops: 1,
         sink_mac: from_mac,
+    };
+    let unchanged = |address: Ipv4Addr| Stream {
+        first_service: address,
+        first_endpoint: address,
+        endpoints: 1,
+        endpoint_port: cluster::SERVICE_PORT,
+        ..translated.clone()
+    };
+    Ok(match way {
+        Way::Services(Cluster { services }) => Stream { services, ..translated },
+        Way::Routed => unchanged(cluster::FIRST_ENDPOINT),
+        Way::Reflected => Stream { hops: 0, ..unchanged(cluster::FIRST_SERVICE) },
     })
 }
 
@@ -214,21 +263,4 @@ fn mac(namespace: &str, interface: &str) -> Result<[u8; 6]> {
     let text = network::mac(namespace, interface)?;
     let mac: pnet_datalink::MacAddr = text.parse().map_err(|_| anyhow::anyhow!("{text:?} is no MAC address"))?;
     Ok(mac.octets())
-}
-
-/// One Service with endpoints on the other node, in the plain YAML that any cluster would take.
-fn objects() -> String {
-    let endpoints: String = (0..ENDPOINTS)
-        .map(|index| {
-            format!("- addresses: [\"10.244.2.{}\"]\n  nodeName: node-b\n  conditions: {{ready: true}}\n", 11 + index)
-        })
-        .collect();
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: bench, namespace: default}}\n\
-         spec:\n  type: ClusterIP\n  clusterIP: {VIP}\n  clusterIPs: [{VIP}]\n  ipFamilies: [IPv4]\n\
-         \x20 ports:\n  - {{name: dns, protocol: UDP, port: {VIP_PORT}}}\n\
-         ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-         metadata: {{name: bench-1, namespace: default, labels: {{kubernetes.io/service-name: bench}}}}\n\
-         addressType: IPv4\nports:\n- {{name: dns, protocol: UDP, port: {ENDPOINT_PORT}}}\nendpoints:\n{endpoints}"
-    )
 }

@@ -1,4 +1,4 @@
-//! `atalho-bench`: how fast it is, beside the kernel's own forwarding, in one run.
+//! `atalho-bench`: how fast it is, beside its peers, in one run.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,16 +6,28 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use atalho_benches::bench::agent;
-use atalho_benches::bench::engine::{EngineBench, EngineCase};
-use atalho_benches::bench::live::{self, LiveOptions};
+use atalho_benches::bench::cluster::{Cluster, SERVICES_MAX};
+use atalho_benches::bench::contender::{Tools, l2fwd};
+use atalho_benches::bench::engine::{EngineBench, EngineCase, EngineFigures};
+use atalho_benches::bench::live::{self, LiveOptions, Progress, Sites};
 use atalho_benches::bench::output::{Output, keep};
+use atalho_benches::bench::priority::Ahead;
 use atalho_benches::bench::report::{BenchReport, Machine};
-use atalho_benches::bench::{snapshot, table};
+use atalho_benches::bench::{groups, snapshot, table};
+use atalho_benches::lab::lock::Lock;
 use atalho_benches::lab::signal::Interrupt;
 use clap::{Parser, Subcommand};
 
+/// What the pipeline alone is measured with.
+const MEMORY_CASES: [EngineCase; 4] = [
+    EngineCase { flows: 1024, new_percent: 0 },
+    EngineCase { flows: 100_000, new_percent: 0 },
+    EngineCase { flows: 500_000, new_percent: 0 },
+    EngineCase { flows: 1024, new_percent: 100 },
+];
+
 #[derive(Parser)]
-#[command(name = "atalho-bench", about = "Packets per second and what they cost, beside the kernel's forwarding")]
+#[command(name = "atalho-bench", about = "Packets per second and what they cost, beside the peers, in one run")]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
@@ -35,13 +47,35 @@ enum Command {
     /// Sends and judges inside a namespace (orders on standard input).
     #[command(hide = true)]
     Agent,
+    /// Sends back what comes in, by raw AF_XDP, until its standard input ends.
+    #[command(hide = true)]
+    Reflect {
+        #[arg(long)]
+        interface: String,
+        #[arg(long)]
+        core: usize,
+    },
+    /// Puts a cluster's objects to an API server.
+    #[command(hide = true)]
+    Put {
+        #[arg(long)]
+        kubeconfig: PathBuf,
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(SERVICES_MAX)))]
+        services: u32,
+    },
 }
 
 #[derive(clap::Args)]
 struct RunArguments {
-    /// 7 pairs of 1 second instead of 15 of 2.
-    #[arg(long)]
+    /// What to measure: names of groups, or numbers of ratios; all if none is given.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// A smaller cluster and shorter stretches: under five minutes in all. This is what is done by default.
+    #[arg(long, conflicts_with = "full")]
     quick: bool,
+    /// The whole of it, ten thousand Services included: up to forty minutes.
+    #[arg(long)]
+    full: bool,
     #[arg(long)]
     pairs: Option<usize>,
     /// Of each stretch of sending.
@@ -88,6 +122,8 @@ fn main() -> ExitCode {
         Some(Command::Snapshot(arguments)) => snapshot(&arguments),
         Some(Command::Table(arguments)) => table::run(&arguments),
         Some(Command::Agent) => agent::serve().map(|()| true),
+        Some(Command::Reflect { interface, core }) => l2fwd::run(&interface, core).map(|()| true),
+        Some(Command::Put { kubeconfig, services }) => Cluster { services }.put(&kubeconfig).map(|()| true),
         None => run(arguments.run),
     };
     match done {
@@ -141,24 +177,60 @@ fn snapshot(arguments: &SnapshotArguments) -> Result<bool> {
 
 /// Ends with `false` where the machine was too restless for its ratios to mean anything.
 fn run(arguments: RunArguments) -> Result<bool> {
-    let (pairs, seconds) = if arguments.quick { (7, 1.0) } else { (15, 2.0) };
+    let known = groups::names();
+    for name in &arguments.names {
+        let is_ratio = !groups::chosen(std::slice::from_ref(name), true).is_empty();
+        ensure!(
+            known.contains(&name.as_str()) || is_ratio,
+            "nothing is called {name:?}: {}, or a ratio's number",
+            known.join(", ")
+        );
+    }
+    let quick = !arguments.full;
+    let (pairs, paced, seconds) = if quick { (7, 2, 0.4) } else { (11, 5, 1.0) };
     let bench = std::env::current_exe()?;
     let options = LiveOptions {
-        atalho: beside(&bench, "atalho")?,
-        bench,
+        tools: Tools { atalho: beside(&bench, "atalho")?, lab: beside(&bench, "atalho-lab")?, bench },
         prefix: arguments.prefix,
         pairs: arguments.pairs.unwrap_or(pairs),
+        paced,
         seconds: arguments.seconds.unwrap_or(seconds),
     };
     let machine = Machine::read()?;
-    let report = BenchReport::new(machine, live::run(&options, &Interrupt::watch()?)?)?;
+    let interrupt = Interrupt::watch()?;
+    let mut sites = Sites::new(&options)?;
+    let _lock = Lock::take(&options.prefix)?;
+    let _ahead = Ahead::take();
+    let progress = Progress::new();
+    let is_asked_for = |name: &str| arguments.names.is_empty() || arguments.names.iter().any(|asked| asked == name);
+    let memory =
+        if is_asked_for(groups::MEMORY) { memory(&progress, &interrupt, options.seconds)? } else { Vec::new() };
+    let mut measured = Vec::new();
+    let mut groups = groups::chosen(&arguments.names, quick);
+    while !groups.is_empty() {
+        let group = groups.remove(0);
+        let record = live::run(&group, &mut sites, &progress, &interrupt)?;
+        measured.push((group, record));
+        sites.keep(|peer| groups.iter().flat_map(|group| &group.entries).any(|entry| entry.peer == peer));
+    }
+    let report = BenchReport::new(machine, measured, memory);
     let json = serde_json::to_string(&report)?;
     keep(arguments.results.as_deref(), "bench", &json)?;
     match arguments.output {
         Output::Json => println!("{json}"),
         Output::Text => print!("{}", report.text()),
     }
-    Ok(report.steady)
+    Ok(report.is_steady())
+}
+
+fn memory(progress: &Progress, interrupt: &Interrupt, seconds: f64) -> Result<Vec<EngineFigures>> {
+    let mut all = Vec::new();
+    for case in MEMORY_CASES {
+        live::stop_if(interrupt)?;
+        progress.say(&format!("the pipeline in memory, {} flows, {} % new", case.flows, case.new_percent));
+        all.push(EngineBench::new(case)?.run(Duration::from_secs_f64(4.0 * seconds))?);
+    }
+    Ok(all)
 }
 
 /// Another program of ours, as cargo builds them.

@@ -15,5 +15,5 @@ mod statistics;
 pub use frames::{Frame, FrameBooks, FramePool, Side};
 pub use memory_queue::KernelEnd;
 pub use queue::{Kick, Queue};
-pub use socket::{Mode, OpenError, OpenOptions, Opened, QueueOf, needs_pieces, open};
+pub use socket::{Mode, OpenError, OpenOptions, Opened, QueueOf, needs_pieces, open, open_uplink};
 pub use statistics::{StatisticsReader, XskStatistics};

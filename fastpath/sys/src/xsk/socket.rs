@@ -138,6 +138,21 @@ pub fn open(options: &OpenOptions) -> Result<Opened, OpenError> {
     Ok(Opened { pool, uplink, funnel })
 }
 
+/// Opens the uplink's socket alone, over memory of its own; `options.funnel` is not looked at. For a program that sends back
+/// by the port by which it receives.
+pub fn open_uplink(options: &OpenOptions) -> Result<(FramePool, Queue), OpenError> {
+    check(options)?;
+    let bytes = u64::from(options.frames) * u64::from(options.chunk_bytes);
+    let region = Region::plain(options.chunk_bytes, options.frames).map_err(|source| OpenError::Memory {
+        bytes,
+        step: "mapping it",
+        source,
+    })?;
+    let mut pool = FramePool::new(region);
+    let uplink = open_by_system_calls(options, &mut pool)?;
+    Ok((pool, uplink))
+}
+
 fn check(options: &OpenOptions) -> Result<(), OpenError> {
     let refuse = |reason: String| Err(OpenError::Options { reason });
     if ![2048, 4096].contains(&options.chunk_bytes) {
