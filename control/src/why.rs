@@ -173,6 +173,7 @@ const fn punted(reason: PuntReason) -> Verdict {
         | PuntReason::TtlExceeded
         | PuntReason::TooBig
         | PuntReason::ToCut
+        | PuntReason::TrackedElsewhere
         | PuntReason::Fragment => Verdict::Forward,
     }
 }

@@ -50,7 +50,7 @@ pub fn answer(packet: &Punted<'_>, reason: PuntReason, mtu: u16, tables: &Tables
             router_error(packet, Error::HostUnreachable, DropReason::NeighbourTimeout, tables)
         }
         // These wait or go on, see `crate::slow_path`.
-        PuntReason::Fragment | PuntReason::ToCut => Err(DropReason::SlowPathMalformed),
+        PuntReason::Fragment | PuntReason::ToCut | PuntReason::TrackedElsewhere => Err(DropReason::SlowPathMalformed),
     }
 }
 

@@ -19,15 +19,25 @@ impl Bucket {
 
     /// Whether a token is there; a clock that steps back adds nothing.
     pub fn has_token(&mut self, now_ms: u64) -> bool {
+        self.has_tokens(now_ms, 1)
+    }
+
+    /// Whether so many are there.
+    pub fn has_tokens(&mut self, now_ms: u64, tokens: u64) -> bool {
         let passed_ms = now_ms.saturating_sub(self.filled_at_ms);
         self.parts = self.parts.saturating_add(passed_ms.saturating_mul(self.rate_per_s)).min(self.parts_max);
         self.filled_at_ms = self.filled_at_ms.max(now_ms);
-        self.parts >= PARTS_PER_TOKEN
+        self.parts >= tokens * PARTS_PER_TOKEN
     }
 
     /// Spends a token, after [`Self::has_token`] said that there is one.
     pub fn spend(&mut self) {
-        self.parts = self.parts.saturating_sub(PARTS_PER_TOKEN);
+        self.spend_all(1);
+    }
+
+    /// Spends so many, after [`Self::has_tokens`] said that there are.
+    pub fn spend_all(&mut self, tokens: u64) {
+        self.parts = self.parts.saturating_sub(tokens * PARTS_PER_TOKEN);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What workers punt: packets that wait for a neighbour, packets that need an answer of our own (echo from a VIP,
-//! TTL exceeded, port unreachable, TCP reset, packet too big), fragments, and packets to be cut into some.
+//! TTL exceeded, port unreachable, TCP reset, packet too big), fragments, packets to be cut into some, and ICMP errors about
+//! flows that another node tracks.
 //!
 //! One thread serves all workers, so that a flood of such packets costs no worker its core. Packets come and go in
 //! buffers that exist from the start ([`atalho_engine::handoff`]); everything is bounded, answers are limited in rate, and
@@ -19,6 +20,7 @@ mod icmp;
 mod ip;
 mod link;
 mod punted;
+mod relay;
 mod reset;
 mod run;
 mod senders;

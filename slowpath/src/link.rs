@@ -24,10 +24,16 @@ pub fn header(packet: &Punted<'_>, ingress: u32, tables: &Tables, next_hops: &Ne
             (tag_mac(ingress), next_hop.map_or(tag_mac(ingress), |next_hop| next_hop.source))
         }
     };
-    Some(join(destination, source, if packet.src.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 }))
+    Some(join(destination, source, ether_type(packet)))
 }
 
-fn join(destination: Mac, source: Mac, ether_type: EtherType) -> [u8; HEADER_BYTES] {
+/// Of the packet's family.
+pub fn ether_type(packet: &Punted<'_>) -> EtherType {
+    if packet.src.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 }
+}
+
+/// A header of these fields.
+pub fn join(destination: Mac, source: Mac, ether_type: EtherType) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..6].copy_from_slice(&destination);
     header[6..12].copy_from_slice(&source);

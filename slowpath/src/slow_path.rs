@@ -17,6 +17,7 @@ use crate::cut::cut;
 use crate::fragments::{self, Fragments};
 use crate::link;
 use crate::punted::Punted;
+use crate::relay;
 use crate::senders::Senders;
 use crate::waiting::Waiting;
 
@@ -42,6 +43,9 @@ pub struct Limits {
     /// Of these, to one sender.
     pub answers_to_sender_per_s: u32,
     pub answers_to_sender_burst: u32,
+    /// Copies of ICMP errors to other nodes.
+    pub relays_per_s: u32,
+    pub relays_burst: u32,
     /// Neighbours for which packets wait.
     pub neighbours: usize,
     pub packets_per_neighbour: usize,
@@ -57,7 +61,8 @@ pub struct Limits {
 impl Default for Limits {
     /// Linux limits ICMP errors to 1,000/s in all and one a second to each host (icmp_msgs_per_sec, icmp_ratelimit); what is
     /// counted here are also echo replies and resets, which it does not limit. Twenty senders have to work together to use
-    /// it all up. Linux gives up on a neighbour after 3 s too (three questions a second apart), and on a datagram after 30 s
+    /// it all up. Copies of errors have a limit of their own, Linux's for errors, or else a few errors to a Service of a large cluster
+    /// would cost all others their answers. Linux gives up on a neighbour after 3 s too (three questions a second apart), and on a datagram after 30 s
     /// (ipfrag_time) or 60 s (RFC 8200 section 4.5).
     fn default() -> Self {
         Self {
@@ -65,6 +70,8 @@ impl Default for Limits {
             answers_burst: 5000,
             answers_to_sender_per_s: 250,
             answers_to_sender_burst: 250,
+            relays_per_s: 1000,
+            relays_burst: 1000,
             neighbours: 1024,
             packets_per_neighbour: 64,
             neighbour_wait_ms: 3000,
@@ -83,6 +90,8 @@ pub struct SlowPath {
     fragments: Fragments,
     bucket: Bucket,
     senders: Senders,
+    relays: Bucket,
+    relay_turn: relay::Turn,
     counters: Arc<SlowPathCounters>,
 }
 
@@ -95,6 +104,8 @@ impl SlowPath {
             fragments: Fragments::new(limits, buffers.iter().map(|all| all / 4)),
             bucket: Bucket::new(limits.answers_per_s, limits.answers_burst),
             senders: Senders::new(limits.answers_to_sender_per_s, limits.answers_to_sender_burst),
+            relays: Bucket::new(limits.relays_per_s, limits.relays_burst),
+            relay_turn: relay::Turn::default(),
             counters: Arc::default(),
             bell: Bell::default(),
             parts,
@@ -131,7 +142,14 @@ impl SlowPath {
                 self.wait(now_ms, address, worker, buffer, &mut out);
             }
             Task::Punt { reason: PuntReason::Fragment, .. } => self.follow(now_ms, worker, buffer, &mut out),
-            Task::Punt { reason: PuntReason::ToCut, mtu, .. } => self.cut(worker, buffer, mtu, &mut out),
+            Task::Punt { reason: PuntReason::ToCut, mtu, .. } => match cut(buffer.bytes(), mtu) {
+                Some(pieces) => self.send(PuntReason::ToCut, worker, buffer, &pieces, &mut out),
+                None => out(worker, dropped(&self.counters, buffer, DropReason::TooBig)),
+            },
+            Task::Punt { reason: PuntReason::TrackedElsewhere, .. } => match self.relay(now_ms, &buffer) {
+                Ok(copies) => self.send(PuntReason::TrackedElsewhere, worker, buffer, &copies, &mut out),
+                Err(reason) => out(worker, dropped(&self.counters, buffer, reason)),
+            },
             // A wait for nobody.
             Task::Punt { reason: PuntReason::NeighbourUnresolved, .. } | Task::Resume | Task::Reply | Task::Drop(_) => {
                 out(worker, dropped(&self.counters, buffer, DropReason::SlowPathMalformed));
@@ -213,29 +231,53 @@ impl SlowPath {
         }
     }
 
-    /// A packet that is translated and addressed goes out in fragments, in as many buffers of its worker; or not at all.
-    fn cut(&mut self, worker: usize, buffer: Box<Handoff>, mtu: u16, out: &mut impl FnMut(usize, Box<Handoff>)) {
-        let Some(pieces) = cut(buffer.bytes(), mtu) else {
-            return out(worker, dropped(&self.counters, buffer, DropReason::TooBig));
-        };
+    /// The frames by which an ICMP error goes to the nodes whose turn it is.
+    fn relay(&mut self, now_ms: u64, buffer: &Handoff) -> Result<Vec<Vec<u8>>, DropReason> {
+        let tables = (self.parts.tables)();
+        let packet = Punted::parse(buffer.bytes()).ok_or(DropReason::SlowPathMalformed)?;
+        let sender = self.senders.bucket(buffer.ingress, packet.src);
+        if !sender.has_token(now_ms) {
+            return Err(DropReason::SenderRateLimited);
+        }
+        let nodes = self.relay_turn.take(&tables.other_nodes, packet.src);
+        if !self.relays.has_tokens(now_ms, nodes.len() as u64) {
+            return Err(DropReason::PuntRateLimited);
+        }
+        sender.spend();
+        let relay::Copies { frames, unresolved } = relay::copies(&packet, &nodes, &tables, &self.parts.next_hops);
+        self.relays.spend_all(frames.len() as u64);
+        // They miss this error. The next packet that is too long will cause another.
+        unresolved.into_iter().for_each(|neighbour| (self.parts.ask_neighbour)(neighbour));
+        if frames.is_empty() { Err(DropReason::IcmpUnknownFlow) } else { Ok(frames) }
+    }
+
+    /// Sends what became of a packet by the port of its buffer, each frame in a buffer of its worker; or nothing at all.
+    fn send(
+        &mut self,
+        reason: PuntReason,
+        worker: usize,
+        buffer: Box<Handoff>,
+        frames: &[Vec<u8>],
+        out: &mut impl FnMut(usize, Box<Handoff>),
+    ) {
         let ingress = buffer.ingress;
         let mut buffers = vec![buffer];
-        while buffers.len() < pieces.len()
+        while buffers.len() < frames.len()
             && let Some(more) = self.parts.queues.get(worker).and_then(|queues| queues.free.pop())
         {
             buffers.push(more);
         }
-        let is_enough = buffers.len() >= pieces.len();
-        let mut pieces = pieces.iter();
+        let is_enough = buffers.len() >= frames.len();
+        let mut frames = frames.iter();
         for (at, mut buffer) in buffers.into_iter().enumerate() {
-            buffer.task = match pieces.next() {
-                Some(piece) if is_enough && buffer.fill(piece, ingress) => Task::Reply,
+            buffer.task = match frames.next() {
+                Some(frame) if is_enough && buffer.fill(frame, ingress) => Task::Reply,
                 // The packet's own buffer stands for it in the books, the others were never used.
                 _ => Task::Drop(DropReason::PuntQueueFull),
             };
             if at == 0 {
                 match buffer.task {
-                    Task::Reply => self.counters.answered(PuntReason::ToCut),
+                    Task::Reply => self.counters.answered(reason),
                     _ => self.counters.dropped(DropReason::PuntQueueFull),
                 }
             }

@@ -94,8 +94,9 @@ impl Node {
                 self.engine.counters().originated();
                 let (ingress, bytes) = (buffer.ingress, buffer.len);
                 out.send(cause.n, ingress, &mut buffer.frame[..bytes], clock)?;
-                // Cut in pieces it goes on, and this is the first one.
-                let end = if cause.reason == PuntReason::ToCut { End::Forward } else { End::Reject(cause.reason) };
+                // Cut in pieces, or handed to other nodes, it goes on, and this is the first one.
+                let goes_on = matches!(cause.reason, PuntReason::ToCut | PuntReason::TrackedElsewhere);
+                let end = if goes_on { End::Forward } else { End::Reject(cause.reason) };
                 if end != End::Forward {
                     out.report.originated();
                 }

@@ -7,6 +7,7 @@ mod answers;
 mod api_server;
 mod books;
 mod capture;
+mod errors_elsewhere;
 mod fairness;
 mod fragments;
 mod full;

@@ -10,7 +10,7 @@ use atalho_benches::lab::plan::{Family, Plan, pod_address};
 use etherparse::icmpv6::{NeighborAdvertisementHeader, RouterAdvertisementHeader};
 use etherparse::{Icmpv6Type, PacketBuilder};
 
-use crate::support::{assert_all_paths_work, assert_even_and_right, ready, skipped, turn};
+use crate::support::{assert_all_paths_work, assert_even_and_right, parse_mac, ready, skipped, turn};
 
 const COPIES: u64 = 20;
 const POD: usize = 1;
@@ -18,11 +18,6 @@ const VICTIM: usize = 2;
 const STRANGER: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
 const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
-
-fn parse_mac(text: &str) -> [u8; 6] {
-    let bytes: Vec<u8> = text.split(':').map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect();
-    bytes.try_into().unwrap()
-}
 
 fn udp(to_mac: [u8; 6], from_mac: [u8; 6], from: IpAddr, to: IpAddr) -> Vec<u8> {
     let ethernet = PacketBuilder::ethernet2(from_mac, to_mac);

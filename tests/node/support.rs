@@ -76,3 +76,9 @@ pub fn assert_even_and_right(session: &Session) {
 pub fn last_words(session: &Session) -> String {
     session.daemon().map(|daemon| daemon.last_words()).unwrap_or_default()
 }
+
+/// A link address as `ip` prints it.
+pub fn parse_mac(text: &str) -> [u8; 6] {
+    let bytes: Vec<u8> = text.split(':').map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect();
+    bytes.try_into().unwrap()
+}

@@ -1,5 +1,6 @@
 //! The judge: whether what came out is the same, differs by a rule, or is wrong.
 
+use super::cluster::Host;
 use super::conversation::Conversation;
 use super::frame::{self, ETHERNET_BYTES, Outline, is_right, with_aliases, word};
 use super::packet::{ACK, ICMP, ICMPV6, RST, SYN, TCP};
@@ -378,6 +379,10 @@ impl<'c> Case<'c> {
     /// Nothing came out of netfilter and something of us.
     fn netfilters_silence(&self, ours: &Out) -> Option<Vec<Rule>> {
         let input = Outline::of(&self.input)?;
+        if self.because == "tracked_elsewhere" {
+            let to_node = Outline::of(&ours.frame)?.dst == Host::OtherNode.address(self.conversation.family);
+            return to_node.then(|| vec![Rule::Elsewhere]);
+        }
         if self.is_answer(ours) && Outline::of(&ours.frame)?.protocol == TCP && is_right(&self.input) {
             let flags = self.input.get(input.transport + 13)? & (SYN | ACK | RST | super::packet::FIN);
             let refuses = matches!(self.because, "no_endpoint" | "unknown_service_port");

@@ -101,6 +101,8 @@ impl Node {
             answers_burst: u32::MAX,
             answers_to_sender_per_s: u32::MAX,
             answers_to_sender_burst: u32::MAX,
+            relays_per_s: u32::MAX,
+            relays_burst: u32::MAX,
             ..Limits::default()
         };
         Self { engine, slow: SlowPath::new(parts, limits), tables, next_hops, now_ms: 0, free, fault }

@@ -54,6 +54,9 @@ rules! {
     IcmpKind = "icmp_kind",
         "source quench and redirects about a known connection are forwarded",
         "dropped by name: the one is obsolete (RFC 6633), the other speaks of one link only";
+    Elsewhere = "elsewhere",
+        "an ICMP error about a Service's flow that it does not know is invalid and dropped",
+        "it goes to the other nodes, one of which may track the flow: routers spread a Service's packets over nodes, and path MTU discovery must not hang on it";
     ShortQuote = "short_quote",
         "four bytes of quoted transport are enough for an ICMP error to be translated",
         "dropped: eight are the least that a router quotes (RFC 792)";

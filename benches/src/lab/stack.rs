@@ -23,13 +23,19 @@ const WRONG: [&str; 8] = [
 
 /// Packets with a wrong checksum, length or header that a namespace's stack received, by counter; empty if none.
 pub fn wrong_packets(namespace: &str) -> Result<BTreeMap<String, u64>> {
+    let mut counters = counters(namespace)?;
+    counters.retain(|name, count| WRONG.contains(&name.as_str()) && *count > 0);
+    Ok(counters)
+}
+
+/// All counters of a namespace's stack, named as in [`WRONG`].
+pub fn counters(namespace: &str) -> Result<BTreeMap<String, u64>> {
     let mut counters = pairs_of_lines(&run_in(namespace, "cat", &["/proc/net/snmp"])?);
     let six = run_in(namespace, "cat", &["/proc/net/snmp6"])?;
     counters.extend(six.lines().filter_map(|line| {
         let (name, value) = line.split_once(char::is_whitespace)?;
         Some((name.to_owned(), value.trim().parse().ok()?))
     }));
-    counters.retain(|name, count| WRONG.contains(&name.as_str()) && *count > 0);
     Ok(counters)
 }
 

@@ -139,6 +139,7 @@ pub fn compile(
 fn same_parts(new: &Tables, old: &Tables) -> bool {
     Arc::ptr_eq(&new.node, &old.node)
         && Arc::ptr_eq(&new.cluster, &old.cluster)
+        && Arc::ptr_eq(&new.other_nodes, &old.other_nodes)
         && Arc::ptr_eq(&new.ports, &old.ports)
         && Arc::ptr_eq(&new.local_pods, &old.local_pods)
         && Arc::ptr_eq(&new.routes, &old.routes)
@@ -195,6 +196,7 @@ impl Compiled {
         let old = (self.tables.generation > 0).then(|| self.tables.clone());
         tables.node = share(part.node.clone(), old.as_ref().map(|t| &t.node));
         tables.cluster = share(part.cluster.clone(), old.as_ref().map(|t| &t.cluster));
+        tables.other_nodes = share(part.other_nodes.clone(), old.as_ref().map(|t| &t.other_nodes));
         tables.ports = share(part.ports.clone(), old.as_ref().map(|t| &t.ports));
         tables.local_pods = share(part.local_pods.clone(), old.as_ref().map(|t| &t.local_pods));
         tables.settings = share(part.settings.clone(), old.as_ref().map(|t| &t.settings));

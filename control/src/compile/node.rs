@@ -22,6 +22,7 @@ use crate::node::FUNNEL_MTU_MAX;
 pub(super) struct NodePart {
     pub node: Node,
     pub cluster: Cluster,
+    pub other_nodes: Vec<IpAddr>,
     pub node_port_addresses: BTreeSet<IpAddr>,
     pub ports: HashMap<u32, Port>,
     pub local_pods: HashMap<IpAddr, u32>,
@@ -53,6 +54,7 @@ impl NodePart {
         let mut part = Self {
             node_port_addresses,
             cluster: cluster(model, config),
+            other_nodes: other_nodes(model, &node),
             ports: HashMap::new(),
             local_pods: HashMap::new(),
             routes: routes(facts, &pod_ports),
@@ -194,6 +196,18 @@ fn node(model: &Model, facts: &NodeFacts, config: &Config) -> Node {
         primary_v4: candidates.iter().find_map(|a| if let IpAddr::V4(v4) = a { Some(*v4) } else { None }),
         primary_v6: candidates.iter().find_map(|a| if let IpAddr::V6(v6) = a { Some(*v6) } else { None }),
     }
+}
+
+/// The first address of each family of every other node, internal ones before external ones. Whether a node is ready says
+/// whether its kubelet is: flows are tracked without it.
+fn other_nodes(model: &Model, node: &Node) -> Vec<IpAddr> {
+    let others = model.nodes().filter(|(name, _)| **name != node.name);
+    let first = |addresses: &[IpAddr], is_ipv4: bool| addresses.iter().find(|a| a.is_ipv4() == is_ipv4).copied();
+    others
+        .flat_map(|(_, other)| [true, false].map(|is_ipv4| first(&other.addresses, is_ipv4)))
+        .flatten()
+        .filter(|address| crate::model::unusable(*address).is_none() && !node.addresses.contains(address))
+        .collect()
 }
 
 fn node_port_addresses(

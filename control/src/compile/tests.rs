@@ -132,6 +132,28 @@ fn on(address: &str, node: &str, conditions: &str) -> String {
 }
 
 #[test]
+fn other_nodes_have_one_address_of_each_family() {
+    let mut world = World::new("");
+    let node = |name: &str, addresses: &str| {
+        format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\nstatus: {{addresses: [{addresses}]}}\n")
+    };
+    world.put(&node("node-a", "{type: InternalIP, address: 192.168.0.2}"));
+    world.put(&node("node-b", "{type: ExternalIP, address: 203.0.113.3}, {type: InternalIP, address: 192.168.0.3}"));
+    world.put(&node("node-c", "{type: InternalIP, address: 192.168.0.4}, {type: InternalIP, address: \"fd00::4\"}"));
+    // An object that claims this node's address, and one that says nothing.
+    world.put(&node("node-d", "{type: InternalIP, address: 192.168.0.2}"));
+    world.put(&node("node-e", "{type: Hostname, address: node-e}"));
+    let tables = world.compile().tables.clone();
+    let addresses: Vec<String> = tables.other_nodes.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["192.168.0.3", "192.168.0.4", "fd00::4"]);
+    world.delete(Kind::Node, "node-c");
+    let after = world.compile().tables.clone();
+    assert_eq!(after.other_nodes.len(), 1);
+    world.put(&node("node-b", "{type: InternalIP, address: 192.168.0.3}"));
+    assert!(Arc::ptr_eq(&world.compile().tables.other_nodes, &after.other_nodes), "the same, so the same Arc");
+}
+
+#[test]
 fn ports_are_matched_by_name_and_protocol_and_slices_are_merged() {
     let mut world = World::new("");
     world.put(&service("web", "clusterIPs: [10.96.0.1], ports: [{name: http, port: 80, targetPort: 9999}, {name: dns, port: 53, protocol: UDP}]"));

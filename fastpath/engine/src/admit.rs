@@ -17,7 +17,7 @@ use crate::verdict::{DropReason, PuntReason};
 /// The first packet of a flow, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FirstPacket {
-    /// ICMP echo: the identifier is the source port, the destination port 0. ICMP error: with the error's own source.
+    /// ICMP echo: the identifier is the source port, the destination port 0.
     pub key: FlowKey,
     /// Kernel interface index of the port by which it came in.
     pub ingress: u32,
@@ -124,7 +124,7 @@ pub fn decide<'t>(
 }
 
 /// An ICMP error or an echo reply that belongs to no flow: the node's own affair, or nobody's.
-fn stray(tables: &Tables, port: &Port, dst: IpAddr) -> Outcome {
+pub(crate) fn stray(tables: &Tables, port: &Port, dst: IpAddr) -> Outcome {
     if tables.services.has_address(dst) || tables.is_service_address(dst) {
         return Outcome::Drop(DropReason::IcmpUnknownFlow);
     }
@@ -242,8 +242,13 @@ fn is_mid_stream(opening: Opening) -> Option<DropReason> {
     }
 }
 
+/// Whether packets to `address` leave by the uplink.
+pub(crate) fn is_beyond_uplink(tables: &Tables, address: IpAddr) -> bool {
+    matches!(egress_to(tables, address), Ok(Egress::Uplink(_) | Egress::UplinkUnresolved(_)))
+}
+
 /// Where `address` is, or what becomes of a packet to it.
-fn egress_to(tables: &Tables, address: IpAddr) -> Result<Egress, Outcome> {
+pub(crate) fn egress_to(tables: &Tables, address: IpAddr) -> Result<Egress, Outcome> {
     if let Some(next_hop) = tables.local_pods.get(&address) {
         return Ok(Egress::Pod(*next_hop));
     }

@@ -10,6 +10,7 @@
 //! does input or output; the frame is changed only where it is forwarded.
 
 mod connect;
+mod icmp_error;
 mod long_way;
 mod newcomers;
 mod slot;

@@ -98,6 +98,12 @@ impl Backends {
         self.endpoints.iter().find(|endpoint| endpoint.address == address)
     }
 
+    /// The endpoint that every node with the same endpoints chooses for a flow; `None` where a draw decides, or there is none.
+    pub fn choice_of_every_node(&self, key: &FlowKey) -> Option<&Endpoint> {
+        let is_drawn = self.lookup.is_empty() && self.endpoints.len() > 1;
+        if is_drawn { None } else { self.choose(key, 0) }
+    }
+
     /// The endpoint for a new flow; `random` is any even draw. `None`: there is none.
     #[inline]
     pub fn choose(&self, key: &FlowKey, random: u32) -> Option<&Endpoint> {

@@ -20,6 +20,8 @@ pub struct Tables {
     pub generation: u64,
     pub node: Arc<Node>,
     pub cluster: Arc<Cluster>,
+    /// Every other node's address, of each family that it has: one of them may track what comes here by mistake.
+    pub other_nodes: Arc<Vec<IpAddr>>,
     pub services: Services,
     /// Ports by kernel interface index of where packets come in: the uplink, the node (funnel's kernel end), each pod's host end.
     pub ports: Arc<HashMap<u32, Port>>,

@@ -100,6 +100,7 @@ reasons! {
         Unreachable = "unreachable", "no route to the destination: answered with network unreachable";
         TooBig = "needs_fragmentation", "longer than the egress MTU: answered with fragmentation needed or packet too big";
         ToCut = "to_cut", "longer than the egress MTU and allowed to be cut: sent on in fragments";
+        TrackedElsewhere = "tracked_elsewhere", "an ICMP error about a flow of a Service that another node tracks: handed to the other nodes";
         Fragment = "fragment", "a fragment: goes on by its datagram's first one, or waits for it";
     }
 }

@@ -17,7 +17,8 @@ pub(crate) mod straight;
 pub mod tcp;
 pub mod udp;
 
-pub use packet::{Content, Packet, parse};
+pub use packet::{Content, Packet, destination, parse};
+pub use quoted::Quoted;
 
 /// `N` bytes at `at`; `None` where the slice ends before.
 #[inline]

@@ -2,12 +2,13 @@
 
 use atalho_layout::hop;
 
+use super::icmp_error::check_error;
 use super::slot::Slot;
 use super::straight::Head;
 use super::way_out::route;
 use super::{EngineParts, Prefetch};
 use crate::admit;
-use crate::conntrack::{ConnTable, Flow, Followed, Probe};
+use crate::conntrack::{ConnTable, Flow, Followed, Probe, Rewrite};
 use crate::counters::Counters;
 use crate::flow::Protocol;
 use crate::fragments;
@@ -15,7 +16,7 @@ use crate::next_hops::NextHops;
 use crate::rewrite;
 use crate::tables::Tables;
 use crate::verdict::{DropReason, Verdict};
-use crate::wire::{self, Packet};
+use crate::wire::{self, Content, Packet};
 
 /// What is known of one packet between two steps.
 #[derive(Clone, Copy)]
@@ -33,6 +34,11 @@ pub(super) enum Way {
     /// No flow: to be admitted.
     Unknown,
     Found(Flow),
+    /// Translated without a flow.
+    Stateless {
+        rewrite: Rewrite,
+        next_hop: u32,
+    },
     /// The node's own affair: to its stack as it is.
     Unchanged,
 }
@@ -108,7 +114,7 @@ impl Work {
     pub(super) fn look_up(&mut self, slot: &mut Slot<'_>, table: &ConnTable, tables: &Tables) {
         self.way = match self.probe.as_ref().and_then(|probe| table.find_probe(probe)) {
             None => Way::Unknown,
-            Some(flow) => match may_use(tables, slot.ingress, &self.packet, &flow) {
+            Some(flow) => match may_use(tables, slot, &self.packet, &flow) {
                 Ok(()) => Way::Found(flow),
                 Err(reason) => {
                     slot.drops(reason);
@@ -158,24 +164,26 @@ impl Work {
         node: Option<u32>,
     ) {
         let packet = &self.packet;
-        let (next_hop, destination) = match &self.way {
-            Way::Found(flow) => (flow.next_hop, flow.rewrite.dst),
-            Way::Unchanged => (hop::NODE, packet.key.dst),
+        let (next_hop, rewrite) = match &self.way {
+            Way::Found(flow) => (flow.next_hop, Some(&flow.rewrite)),
+            Way::Stateless { rewrite, next_hop } => (*next_hop, Some(rewrite)),
+            Way::Unchanged => (hop::NODE, None),
             Way::Ended => return count_drop(counters, slot.verdict),
             // Admission leaves none.
             Way::Unknown => return,
         };
         let from_node = node == Some(slot.ingress);
+        let destination = rewrite.map_or(packet.key.dst, |rewrite| rewrite.dst);
         match route(next_hops, tables, packet, next_hop, destination, from_node) {
             Ok(way_out) => {
-                if let Way::Found(flow) = &self.way {
+                if let Some(rewrite) = rewrite {
                     if packet.is_fragment()
-                        && let Err(reason) = fragments::check_rewrite(packet, &flow.rewrite)
+                        && let Err(reason) = fragments::check_rewrite(packet, rewrite)
                     {
                         slot.drops(reason);
                         return counters.dropped(reason);
                     }
-                    rewrite::apply(slot.frame, packet, &flow.rewrite, way_out.hop);
+                    rewrite::apply(slot.frame, packet, rewrite, way_out.hop);
                 }
                 way_out.address(slot.frame);
                 slot.verdict = Verdict::Forward { next_hop };
@@ -202,10 +210,13 @@ fn count_drop(counters: &Counters, verdict: Verdict) {
 /// Whether a packet with the key of `flow` may use it: one that comes by another port than the flow's (a pod that was
 /// made anew, a way that changed, a forger) has to have a source that belongs there.
 #[inline]
-fn may_use(tables: &Tables, ingress: u32, packet: &Packet, flow: &Flow) -> Result<(), DropReason> {
-    if flow.ingress == ingress && !packet.is_error() {
+fn may_use(tables: &Tables, slot: &Slot<'_>, packet: &Packet, flow: &Flow) -> Result<(), DropReason> {
+    if let Content::Error(quoted) = &packet.content {
+        return check_error(tables, slot, packet, quoted);
+    }
+    if flow.ingress == slot.ingress {
         return Ok(());
     }
-    let port = tables.ports.get(&ingress).ok_or(DropReason::UnknownPort)?;
+    let port = tables.ports.get(&slot.ingress).ok_or(DropReason::UnknownPort)?;
     admit::check_source(tables, port, packet.src)
 }

@@ -7,14 +7,15 @@
 use atalho_layout::hop;
 
 use super::connect::{Connected, Plan};
+use super::icmp_error::stray_error;
 use super::long_way::{Way, Work};
 use super::slot::{Detour, Slot};
 use super::{BATCH, Engine, EngineParts, Prefetch, Random, Rest};
 use crate::admit::{self, FirstPacket, Outcome};
-use crate::flow::FlowKey;
 use crate::snat::PortDraw;
 use crate::tables::Tables;
 use crate::verdict::DropReason;
+use crate::wire::Content;
 
 /// What is to become of a first packet, before the table has its say.
 type Planned<'t> = Result<Plan<'t>, Ending>;
@@ -22,8 +23,7 @@ type Planned<'t> = Result<Plan<'t>, Ending>;
 /// Ends that need no connection.
 #[derive(Clone, Copy)]
 enum Ending {
-    /// To the node's own stack.
-    Unchanged,
+    Goes(Way),
     Leaves(Detour),
 }
 
@@ -95,7 +95,7 @@ impl<P: Prefetch> Engine<P> {
                             }
                             Err(detour) => slot.leaves(detour),
                         },
-                        Err(Ending::Unchanged) => Way::Unchanged,
+                        Err(Ending::Goes(way)) => *way,
                         Err(Ending::Leaves(detour)) => slot.leaves(*detour),
                     };
                 }
@@ -126,14 +126,17 @@ fn decide<'t, P>(
     now_s: u32,
 ) -> Planned<'t> {
     let packet = &work.packet;
-    let key = FlowKey { src: packet.src, ..packet.key };
+    if let Content::Error(quoted) = &packet.content {
+        return Err(stray_error(&parts.table, tables, slot, packet, quoted).map_or_else(Ending::Leaves, Ending::Goes));
+    }
+    let key = packet.key;
     let first = FirstPacket { key, ingress: slot.ingress, opening: packet.opening };
     let decision =
         admit::decide(tables, &first, random.next(), |affinity| parts.affinity.endpoint(key.src, affinity, now_s));
     match decision.outcome {
         Outcome::Forward => Plan::new(parts, draw, tables, slot.ingress, packet, &decision).map_err(Ending::Leaves),
         // The kernel side passes a pod's packets to its node itself; this one came before it knew the address.
-        Outcome::Pass if tables.local_pods.contains_key(&packet.src) => Err(Ending::Unchanged),
+        Outcome::Pass if tables.local_pods.contains_key(&packet.src) => Err(Ending::Goes(Way::Unchanged)),
         Outcome::Pass => Err(Ending::Leaves(Detour::Drop(DropReason::NotForUs))),
         Outcome::Punt(reason) => Err(Ending::Leaves(Detour::Punt(reason))),
         Outcome::Drop(reason) => Err(Ending::Leaves(Detour::Drop(reason))),

@@ -175,6 +175,15 @@ pub fn parse(frame: &[u8], frame_bytes: usize) -> Result<Packet, DropReason> {
     Ok(parsed)
 }
 
+/// The IP destination of a frame that [`parse`] has read.
+pub fn destination(frame: &[u8]) -> Option<IpAddr> {
+    let packet = frame.get(ethernet::HEADER_BYTES..)?;
+    Some(match ethernet::check(frame).ok()? {
+        EtherType::Ipv4 => IpAddr::from(*packet.get(ipv4::DESTINATION)?.first_chunk::<4>()?),
+        EtherType::Ipv6 => IpAddr::from(*packet.get(ipv6::DESTINATION)?.first_chunk::<16>()?),
+    })
+}
+
 fn read_icmp(
     parsed: &mut Packet,
     message: &[u8],
@@ -201,11 +210,7 @@ fn read_icmp(
             if checksum::fold(u64::from(checksum::sum(message)) + pseudo) != 0xffff {
                 return Err(DropReason::BadChecksum);
             }
-            let quoted = quoted::read(message, family)?;
-            // Else anybody could reach a host through us with an error about another one's flow.
-            if quoted.key.src != parsed.key.dst {
-                return Err(DropReason::IcmpQuote);
-            }
+            let quoted = quoted::read(message, family, parsed.key.dst)?;
             parsed.key = quoted.key.reversed();
             parsed.content = Content::Error(quoted);
             parsed.opening = Opening::Error;

@@ -20,10 +20,12 @@ pub struct Quoted {
     pub end: u16,
     /// UDP without a checksum.
     pub no_checksum: bool,
+    /// The error was not addressed to the sender of the quoted packet.
+    pub is_handed_on: bool,
 }
 
-/// Reads the quotation in an ICMP error.
-pub fn read(message: &[u8], family: EtherType) -> Result<Quoted, DropReason> {
+/// Reads the quotation in an ICMP error that was sent to `addressee`.
+pub fn read(message: &[u8], family: EtherType, addressee: IpAddr) -> Result<Quoted, DropReason> {
     const UNREADABLE: DropReason = DropReason::IcmpQuote;
     let quotation = message.get(icmp::HEADER_BYTES..).ok_or(UNREADABLE)?;
     let (src, dst, protocol, header_bytes, total_bytes): (IpAddr, IpAddr, u8, usize, usize) = match family {
@@ -56,5 +58,6 @@ pub fn read(message: &[u8], family: EtherType) -> Result<Quoted, DropReason> {
         transport_bytes: total_bytes.saturating_sub(header_bytes) as u16,
         end: message.len() as u16,
         no_checksum: protocol == Protocol::Udp && word16(transport, super::udp::CHECKSUM) == 0,
+        is_handed_on: src != addressee,
     })
 }

@@ -345,6 +345,7 @@ fn make_tables() -> Tables {
             pod_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/46".parse().unwrap()],
             service_cidrs: vec!["10.96.0.0/12".parse().unwrap(), "fd00:10:96::/112".parse().unwrap()],
         }),
+        other_nodes: Arc::new(both(Family::other_node)),
         services: services(),
         ports: Arc::new(HashMap::from([
             (UPLINK, Port::Uplink),

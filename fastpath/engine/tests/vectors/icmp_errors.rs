@@ -142,7 +142,7 @@ impl Case {
 
 /// Sends an error about `delivered` by `ingress`; it must leave by `hop` as one about `original`, from `shown`.
 #[track_caller]
-fn translates(
+pub fn translates(
     lab: &mut Lab,
     what: &str,
     ingress: u32,

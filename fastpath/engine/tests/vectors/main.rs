@@ -12,6 +12,7 @@ mod ethernet;
 mod extension_headers;
 mod fragments;
 mod hops;
+mod icmp_elsewhere;
 mod icmp_errors;
 mod icmp_quotes;
 mod icmp_types;
@@ -74,6 +75,7 @@ subjects![
     extension_headers,
     fragments,
     hops,
+    icmp_elsewhere,
     icmp_errors,
     icmp_quotes,
     icmp_types,
