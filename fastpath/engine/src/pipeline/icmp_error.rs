@@ -85,7 +85,10 @@ fn about_service(table: &ConnTable, tables: &Tables, packet: &Packet, vip: &Vip)
     }
     let is_same_everywhere = !route.masquerade && !route.drop_without_backend && vip.affinity.is_none();
     match route.backends.choice_of_every_node(&packet.key) {
-        Some(endpoint) if is_same_everywhere => to_endpoint(table, tables, packet, endpoint),
+        // A client that is the endpoint itself is masqueraded whatever the route says.
+        Some(endpoint) if is_same_everywhere && endpoint.address != packet.key.src => {
+            to_endpoint(table, tables, packet, endpoint)
+        }
         // Another node's address as the source, its own endpoints, what it remembers of the client, its draw.
         _ if tables.other_nodes.is_empty() => Err(UNKNOWN),
         _ if packet.ttl <= 1 => Err(Detour::Drop(DropReason::TtlExceededSilently)),

@@ -26,6 +26,11 @@ pub const VECTORS: &[Vector] = &[
         from_another_node,
     ),
     vector("RFC 5927 section 4.1", "about no flow that another node could track", tracked_by_nobody),
+    vector(
+        "RFC 1191 section 3",
+        "another node's flow of an endpoint to itself: it is masqueraded",
+        handed_on_for_itself,
+    ),
 ];
 
 /// What the client of a Service at port 38412 (SCTP), 53 (UDP) or 80 (TCP) gets.
@@ -142,7 +147,7 @@ fn handed_on() {
             assert_eq!((left.src.0, left.dst.0), (f.gateway(), f.other_node()), "{what}");
             assert_eq!((left.ttl, left.payload), (came.ttl - 1, came.payload), "{what}: the quotation as it came");
             assert_eq!(macs(copy), (OTHER_NODE_MAC, UPLINK_MAC), "{what}");
-            assert_eq!(node.admitted(), 0);
+            assert_eq!(node.admitted(), 0, "{what}");
             // There it is a node's affair, and goes no further.
             let mut there = Lab::new();
             there.tables.node = Arc::new(atalho_engine::tables::Node {
@@ -151,6 +156,15 @@ fn handed_on() {
             });
             there.drops("its flow is gone", UPLINK, copy, DropReason::IcmpUnknownFlow);
         }
+    }
+}
+
+fn handed_on_for_itself() {
+    for f in FAMILIES {
+        let mut lab = Lab::new();
+        let [answer, ..] = answers(f.vip_remote(), f.remote_pod());
+        let error = answer.unreachable(f.other_node());
+        lab.punts("an endpoint that asked itself", UPLINK, &error, PuntReason::TrackedElsewhere);
     }
 }
 
