@@ -148,7 +148,7 @@ mod tests {
     fn tables(endpoints: Option<&[&str]>) -> Tables {
         let mut tables = Tables::default();
         let pod = Port::Pod { name: "default/a".into(), addresses: vec![ip("10.244.1.10")] };
-        tables.ports = Arc::new(HashMap::from([(UPLINK, Port::Uplink), (POD_PORT, pod)]));
+        tables.ports = Arc::new([(UPLINK, Port::Uplink), (POD_PORT, pod)].into_iter().collect());
         if let Some(endpoints) = endpoints {
             let put = |protocol| (vip_key(protocol), Some(vip(endpoints)));
             tables.services = Services::default().with_changes([put(Protocol::Tcp), put(Protocol::Udp)]);

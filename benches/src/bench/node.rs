@@ -1,6 +1,5 @@
 //! The node that the pipeline in memory forwards for: one ClusterIP with ten endpoints, all behind the uplink's gateway.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use atalho_engine::flow::Protocol;
 use atalho_engine::next_hops::{Mac, NextHop, NextHops};
 use atalho_engine::route::{Route, RouteTarget, Routes};
 use atalho_engine::service::{Backends, Endpoint, Route as ServiceRoute, Services, Vip, VipKey, VipKind};
-use atalho_engine::tables::{Cluster, Node, Port, Tables};
+use atalho_engine::tables::{Cluster, FastMap, Node, Port, Tables};
 use atalho_layout::{NextHopKind, SECRET_WORDS};
 use atalho_sys::mmap::PrivateArray;
 
@@ -106,8 +105,8 @@ pub fn tables() -> Tables {
             service_cidrs: net("10.96.0.0/16").into_iter().collect(),
         }),
         services: Services::default().with_changes([(key, Some(Arc::new(vip)))]),
-        ports: Arc::new(HashMap::from([(UPLINK, Port::Uplink)])),
-        routes: Arc::new(Routes::new(everywhere.into_iter().collect(), HashMap::from([(GATEWAY.into(), GATEWAY_HOP)]))),
+        ports: Arc::new(FastMap::from_iter([(UPLINK, Port::Uplink)])),
+        routes: Arc::new(Routes::new(everywhere.into_iter().collect(), [(GATEWAY.into(), GATEWAY_HOP)])),
         ..Tables::default()
     }
 }

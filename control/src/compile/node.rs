@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use atalho_engine::next_hops::{Mac, NextHop};
 use atalho_engine::route::{Route, RouteTarget};
-use atalho_engine::tables::{Cluster, Node, Port, Settings};
+use atalho_engine::tables::{Cluster, FastMap, Node, Port, Settings};
 use atalho_layout::{NextHopKind, PortRecord, hop, tag_mac};
 use ipnet::IpNet;
 
@@ -24,8 +24,8 @@ pub(super) struct NodePart {
     pub cluster: Cluster,
     pub other_nodes: Vec<IpAddr>,
     pub node_port_addresses: BTreeSet<IpAddr>,
-    pub ports: HashMap<u32, Port>,
-    pub local_pods: HashMap<IpAddr, u32>,
+    pub ports: FastMap<u32, Port>,
+    pub local_pods: FastMap<IpAddr, u32>,
     pub routes: Vec<Route>,
     /// Neighbours on the uplink by address: next-hop index.
     pub neighbours: HashMap<IpAddr, u32>,
@@ -55,8 +55,8 @@ impl NodePart {
             node_port_addresses,
             cluster: cluster(model, config),
             other_nodes: other_nodes(model, &node),
-            ports: HashMap::new(),
-            local_pods: HashMap::new(),
+            ports: FastMap::default(),
+            local_pods: FastMap::default(),
             routes: routes(facts, &pod_ports),
             neighbours: HashMap::new(),
             pod_ports: BTreeMap::new(),

@@ -74,7 +74,10 @@ fn collector() -> Collector {
         table: ConnTable::in_memory(64, &[1; atalho_layout::SECRET_WORDS]),
         snapshot: {
             let pod = Port::Pod { name: "default/loud".into(), addresses: Vec::new() };
-            Arc::new(ArcSwap::from_pointee(Tables { ports: Arc::new([(7, pod)].into()), ..Tables::default() }))
+            Arc::new(ArcSwap::from_pointee(Tables {
+                ports: Arc::new([(7, pod)].into_iter().collect()),
+                ..Tables::default()
+            }))
         },
         flows_max: 64,
         dataplane: Arc::new(Mutex::new(Box::new(NoKernel))),

@@ -4,8 +4,11 @@
 //! puts the decision into the table; `atalho why` prints it. It does not look at the connection table and picks no
 //! source port, for both depend on what other flows there are.
 
+mod ahead;
+
 use std::net::IpAddr;
 
+pub use self::ahead::Ahead;
 use crate::affinity::Affinity;
 use crate::flow::FlowKey;
 pub use crate::flow::Opening;
@@ -22,6 +25,14 @@ pub struct FirstPacket {
     /// Kernel interface index of the port by which it came in.
     pub ingress: u32,
     pub opening: Opening,
+}
+
+impl FirstPacket {
+    /// What it would have to be the address, protocol and port of.
+    #[inline]
+    pub fn vip_key(&self) -> VipKey {
+        VipKey { address: self.key.dst, protocol: self.key.protocol, port: self.key.dst_port }
+    }
 }
 
 /// What is done with it.
@@ -72,11 +83,6 @@ impl<'t> Decision<'t> {
     pub fn binds(&self) -> Option<(&'t Affinity, IpAddr)> {
         Some((self.vip?.affinity.as_ref()?, self.chosen?.address))
     }
-
-    fn ends(mut self, outcome: Outcome) -> Self {
-        self.outcome = outcome;
-        self
-    }
 }
 
 /// Decides about `packet`. `random` is any even draw: the choice among endpoints that no table orders. `last_endpoint`
@@ -88,7 +94,7 @@ pub fn decide<'t>(
     last_endpoint: impl FnOnce(&Affinity) -> Option<IpAddr>,
 ) -> Decision<'t> {
     let key = &packet.key;
-    let decision = Decision {
+    let mut decision = Decision {
         outcome: Outcome::Forward,
         vip: None,
         route: None,
@@ -98,26 +104,35 @@ pub fn decide<'t>(
         egress: None,
         back: None,
     };
-    let Some(port) = tables.ports.get(&packet.ingress) else {
-        return decision.ends(Outcome::Drop(DropReason::UnknownPort));
-    };
-    if let Err(reason) = check_source(tables, port, key.src) {
-        return decision.ends(Outcome::Drop(reason));
+    if let Err(outcome) = judge(tables, packet, random, last_endpoint, &mut decision) {
+        decision.outcome = outcome;
     }
+    decision
+}
+
+/// The decision, as long as it is to forward; else why not.
+fn judge<'t>(
+    tables: &'t Tables,
+    packet: &FirstPacket,
+    random: u32,
+    last_endpoint: impl FnOnce(&Affinity) -> Option<IpAddr>,
+    decision: &mut Decision<'t>,
+) -> Result<(), Outcome> {
+    let key = &packet.key;
+    let port = tables.ports.get(&packet.ingress).ok_or(Outcome::Drop(DropReason::UnknownPort))?;
+    check_source(tables, port, key.src).map_err(Outcome::Drop)?;
     if matches!(packet.opening, Opening::Error | Opening::EchoReply) {
-        return decision.ends(stray(tables, port, key.dst));
+        return Err(stray(tables, port, key.dst));
     }
-    let vip_key = VipKey { address: key.dst, protocol: key.protocol, port: key.dst_port };
-    if let Some(vip) = tables.services.look_up(&vip_key) {
+    if let Some(vip) = tables.services.look_up(&packet.vip_key()) {
         to_service(tables, packet, port, vip, random, last_endpoint, decision)
     } else if tables.services.has_address(key.dst) {
-        let reason = match packet.opening {
+        Err(Outcome::Punt(match packet.opening {
             Opening::EchoRequest => PuntReason::EchoToVip,
             _ => PuntReason::UnknownServicePort,
-        };
-        decision.ends(Outcome::Punt(reason))
+        }))
     } else if tables.is_service_address(key.dst) {
-        decision.ends(Outcome::Drop(DropReason::NoVipPort))
+        Err(Outcome::Drop(DropReason::NoVipPort))
     } else {
         to_address(tables, packet, port, decision)
     }
@@ -156,89 +171,85 @@ fn to_service<'t>(
     vip: &'t Vip,
     random: u32,
     last_endpoint: impl FnOnce(&Affinity) -> Option<IpAddr>,
-    mut decision: Decision<'t>,
-) -> Decision<'t> {
+    decision: &mut Decision<'t>,
+) -> Result<(), Outcome> {
     let key = &packet.key;
-    let is_inside = !matches!(port, Port::Uplink) || tables.is_pod_address(key.src);
-    let route = if is_inside { &vip.inside } else { &vip.outside };
+    let route = side_of(tables, port, vip, key.src);
     decision.vip = Some(vip);
     decision.route = Some(route);
-    if let Some(reason) = starts_nothing(packet.opening) {
-        return decision.ends(Outcome::Drop(reason));
-    }
+    starts_something(packet.opening)?;
     // Bound to an endpoint that this side may no longer use, a client is free again.
     let bound = vip.affinity.as_ref().and_then(last_endpoint).and_then(|address| route.backends.at(address));
-    let Some(endpoint) = bound.or_else(|| route.backends.choose(key, random)) else {
-        return decision.ends(match route.drop_without_backend {
-            true => Outcome::Drop(DropReason::NoLocalEndpoint),
-            false => Outcome::Punt(PuntReason::NoEndpoint),
-        });
-    };
+    let endpoint = bound.or_else(|| route.backends.choose(key, random)).ok_or(match route.drop_without_backend {
+        true => Outcome::Drop(DropReason::NoLocalEndpoint),
+        false => Outcome::Punt(PuntReason::NoEndpoint),
+    })?;
     // The connection was some endpoint's; a new choice could be another, which would only reset it.
-    if let Some(reason) = is_mid_stream(packet.opening) {
-        return decision.ends(Outcome::Drop(reason));
-    }
+    starts_at_the_beginning(packet.opening)?;
     decision.chosen = Some(endpoint);
     decision.destination = (endpoint.address, endpoint.port);
-    let egress = match egress_to(tables, endpoint.address) {
-        Ok(egress) => egress,
-        Err(outcome) => return decision.ends(outcome),
-    };
+    let egress = egress_to(tables, endpoint.address)?;
     decision.egress = Some(egress);
     let is_hairpin = endpoint.address == key.src;
     // An endpoint that is the node itself answers through this node anyway, and the node's own address as a source
     // would turn its answer round on the loopback interface.
     let is_masqueraded = route.masquerade && egress != Egress::Node && !tables.is_node_address(key.src);
     if is_hairpin || is_masqueraded || leaves_cluster(tables, port, endpoint.address, egress) {
-        return masquerade(tables, packet, port, decision);
+        masquerade(tables, packet, decision)?;
     }
     answer_way(tables, packet, port, decision)
+}
+
+/// The side of a VIP that applies to a client behind a port.
+#[inline]
+fn side_of<'t>(tables: &Tables, port: &Port, vip: &'t Vip, client: IpAddr) -> &'t Route {
+    let is_inside = !matches!(port, Port::Uplink) || tables.is_pod_address(client);
+    if is_inside { &vip.inside } else { &vip.outside }
 }
 
 /// A packet to an address that is no Service's.
-fn to_address<'t>(tables: &'t Tables, packet: &FirstPacket, port: &Port, mut decision: Decision<'t>) -> Decision<'t> {
+fn to_address(tables: &Tables, packet: &FirstPacket, port: &Port, decision: &mut Decision<'_>) -> Result<(), Outcome> {
     let key = &packet.key;
     if tables.routes.is_broadcast(key.dst) {
-        return decision.ends(Outcome::Drop(DropReason::Broadcast));
+        return Err(Outcome::Drop(DropReason::Broadcast));
     }
-    let egress = match egress_to(tables, key.dst) {
-        Ok(Egress::Node) => return decision.ends(Outcome::Pass),
-        Ok(egress) => egress,
-        Err(outcome) => return decision.ends(outcome),
-    };
+    let egress = egress_to(tables, key.dst)?;
     let is_uplink = !matches!(egress, Egress::Pod(_));
-    match port {
+    let is_others = match port {
         // What the node forwards between others.
-        Port::Uplink if is_uplink => return decision.ends(Outcome::Pass),
-        Port::Node if is_uplink && !tables.is_pod_address(key.dst) => return decision.ends(Outcome::Pass),
-        _ => {}
+        Port::Uplink => is_uplink,
+        Port::Node => is_uplink && !tables.is_pod_address(key.dst),
+        Port::Pod { .. } => false,
+    };
+    if egress == Egress::Node || is_others {
+        return Err(Outcome::Pass);
     }
-    let picked_up = if tables.settings.tcp_loose { None } else { is_mid_stream(packet.opening) };
-    if let Some(reason) = starts_nothing(packet.opening).or(picked_up) {
-        return decision.ends(Outcome::Drop(reason));
+    starts_something(packet.opening)?;
+    if !tables.settings.tcp_loose {
+        starts_at_the_beginning(packet.opening)?;
     }
     decision.egress = Some(egress);
     if leaves_cluster(tables, port, key.dst, egress) {
-        return masquerade(tables, packet, port, decision);
+        masquerade(tables, packet, decision)?;
     }
     answer_way(tables, packet, port, decision)
 }
 
-/// The name of dropping a packet that no connection begins with.
-fn starts_nothing(opening: Opening) -> Option<DropReason> {
+/// Refuses a packet that no connection begins with.
+fn starts_something(opening: Opening) -> Result<(), Outcome> {
     match opening {
-        Opening::TcpOther => Some(DropReason::TcpNotSyn),
-        Opening::SctpOther => Some(DropReason::SctpNotInit),
-        _ => None,
+        Opening::TcpOther => Err(Outcome::Drop(DropReason::TcpNotSyn)),
+        Opening::SctpOther => Err(Outcome::Drop(DropReason::SctpNotInit)),
+        _ => Ok(()),
     }
 }
 
-/// The name of dropping a packet from the middle of a connection.
-fn is_mid_stream(opening: Opening) -> Option<DropReason> {
+/// Refuses a packet from the middle of a connection.
+fn starts_at_the_beginning(opening: Opening) -> Result<(), Outcome> {
     match opening {
-        Opening::TcpMidStream => Some(DropReason::TcpNotSyn),
-        Opening::SctpMidStream => Some(DropReason::SctpNotInit),
-        _ => None,
+        Opening::TcpMidStream => Err(Outcome::Drop(DropReason::TcpNotSyn)),
+        Opening::SctpMidStream => Err(Outcome::Drop(DropReason::SctpNotInit)),
+        _ => Ok(()),
     }
 }
 
@@ -255,6 +266,11 @@ pub(crate) fn egress_to(tables: &Tables, address: IpAddr) -> Result<Egress, Outc
     if tables.is_node_address(address) {
         return Ok(Egress::Node);
     }
+    egress_by_route(tables, address)
+}
+
+/// Where an address is that is neither a pod's of this node nor its own.
+fn egress_by_route(tables: &Tables, address: IpAddr) -> Result<Egress, Outcome> {
     match tables.routes.look_up(address) {
         Routed::NextHop(next_hop) => Ok(Egress::Uplink(next_hop)),
         Routed::Unresolved(neighbour) => Ok(Egress::UplinkUnresolved(neighbour)),
@@ -273,35 +289,24 @@ fn leaves_cluster(tables: &Tables, port: &Port, destination: IpAddr, egress: Egr
         && !tables.is_pod_address(destination)
 }
 
-fn masquerade<'t>(tables: &'t Tables, packet: &FirstPacket, port: &Port, mut decision: Decision<'t>) -> Decision<'t> {
+fn masquerade(tables: &Tables, packet: &FirstPacket, decision: &mut Decision<'_>) -> Result<(), Outcome> {
     decision.source = tables.primary_address(packet.key.src);
-    if decision.source.is_none() {
-        return decision.ends(Outcome::Drop(DropReason::NoSourceAddress));
-    }
-    answer_way(tables, packet, port, decision)
+    if decision.source.is_none() { Err(Outcome::Drop(DropReason::NoSourceAddress)) } else { Ok(()) }
 }
 
 /// Answers leave by where the first packet came in.
-fn answer_way<'t>(tables: &'t Tables, packet: &FirstPacket, port: &Port, mut decision: Decision<'t>) -> Decision<'t> {
+fn answer_way(tables: &Tables, packet: &FirstPacket, port: &Port, decision: &mut Decision<'_>) -> Result<(), Outcome> {
     let client = packet.key.src;
-    let back = match port {
-        Port::Node => Ok(Egress::Node),
-        Port::Pod { .. } => match tables.local_pods.get(&client) {
-            Some(next_hop) => Ok(Egress::Pod(*next_hop)),
-            None => Err(DropReason::WrongSource),
-        },
-        Port::Uplink => match egress_to(tables, client) {
-            Ok(Egress::Node | Egress::Pod(_)) => Err(DropReason::Martian),
-            Ok(uplink) => Ok(uplink),
+    decision.back = Some(match port {
+        Port::Node => Egress::Node,
+        Port::Pod { .. } => Egress::Pod(*tables.local_pods.get(&client).ok_or(Outcome::Drop(DropReason::WrongSource))?),
+        // Its source was checked to be no address of ours.
+        Port::Uplink => match egress_by_route(tables, client) {
+            Ok(Egress::Node | Egress::Pod(_)) => return Err(Outcome::Drop(DropReason::Martian)),
+            Ok(uplink) => uplink,
             // Nor would an answer find its way.
-            Err(_) => Err(DropReason::NoRoute),
+            Err(_) => return Err(Outcome::Drop(DropReason::NoRoute)),
         },
-    };
-    match back {
-        Ok(back) => {
-            decision.back = Some(back);
-            decision
-        }
-        Err(reason) => decision.ends(Outcome::Drop(reason)),
-    }
+    });
+    Ok(())
 }

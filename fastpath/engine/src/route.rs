@@ -1,9 +1,10 @@
 //! Where a packet goes by its destination: the node's own routes, compiled from the kernel's.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+use crate::tables::FastMap;
 
 /// A route of the node, as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +31,16 @@ pub enum RouteTarget {
 /// Longest-prefix routes of both families and the neighbours that have a next-hop index.
 #[derive(Debug, Clone, Default)]
 pub struct Routes {
-    /// Sorted by prefix length, longest first; a node has a handful.
-    routes: Vec<Route>,
+    v4: Prefixes<u32>,
+    v6: Prefixes<u128>,
     /// Neighbours on the uplink (gateways and hosts) with their next-hop index.
-    neighbours: HashMap<IpAddr, u32>,
+    neighbours: FastMap<IpAddr, u32>,
     /// Of the nets on the uplink; a node has a handful.
     broadcasts: Vec<IpAddr>,
 }
+
+/// Of one family: network, mask and where it leads, longest prefixes first. A node has a handful.
+type Prefixes<Bits> = Vec<(Bits, Bits, RouteTarget)>;
 
 /// The answer to a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +55,17 @@ pub enum Routed {
 }
 
 impl Routes {
-    pub fn new(mut routes: Vec<Route>, neighbours: HashMap<IpAddr, u32>) -> Self {
+    pub fn new(mut routes: Vec<Route>, neighbours: impl IntoIterator<Item = (IpAddr, u32)>) -> Self {
         routes.sort_by_key(|route| std::cmp::Reverse(route.destination.prefix_len()));
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for Route { destination, target } in &routes {
+            match destination {
+                IpNet::V4(net) => v4.push((net.network().to_bits(), net.netmask().to_bits(), *target)),
+                IpNet::V6(net) => v6.push((net.network().to_bits(), net.netmask().to_bits(), *target)),
+            }
+        }
         let broadcasts = routes.iter().filter_map(broadcast_of).collect();
-        Self { routes, neighbours, broadcasts }
+        Self { v4, v6, neighbours: neighbours.into_iter().collect(), broadcasts }
     }
 
     /// The next-hop index of a neighbour on the uplink.
@@ -88,12 +99,19 @@ impl Routes {
     }
 
     fn target(&self, destination: IpAddr) -> Option<RouteTarget> {
-        self.routes.iter().find(|route| route.destination.contains(&destination)).map(|route| route.target)
+        match destination {
+            IpAddr::V4(v4) => target_of(&self.v4, |net, mask| v4.to_bits() & mask == *net),
+            IpAddr::V6(v6) => target_of(&self.v6, |net, mask| v6.to_bits() & mask == *net),
+        }
     }
 
     fn by(&self, neighbour: IpAddr) -> Routed {
         self.neighbours.get(&neighbour).map_or(Routed::Unresolved(neighbour), |index| Routed::NextHop(*index))
     }
+}
+
+fn target_of<Bits>(prefixes: &Prefixes<Bits>, holds: impl Fn(&Bits, &Bits) -> bool) -> Option<RouteTarget> {
+    prefixes.iter().find(|(net, mask, _)| holds(net, mask)).map(|(.., target)| *target)
 }
 
 /// All hosts of an IPv4 net that is on the link. Two addresses have none (RFC 3021 section 2.2).
@@ -118,7 +136,7 @@ mod tests {
                 route("192.0.2.0/24", RouteTarget::OnLink),
                 route("192.0.2.9/32", RouteTarget::Local),
             ],
-            HashMap::from([(gateway, 7)]),
+            [(gateway, 7)],
         );
         assert_eq!(routes.look_up("198.51.100.1".parse().unwrap()), Routed::NextHop(7));
         assert_eq!(routes.look_up("192.0.2.5".parse().unwrap()), Routed::Unresolved("192.0.2.5".parse().unwrap()));

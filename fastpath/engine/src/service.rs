@@ -1,19 +1,15 @@
 //! Services as admission sees them: a VIP (address, protocol, port) leads to a list of backends.
-//!
-//! The table is sharded behind Arcs: control replaces the shard of what changed and shares the rest.
 
 mod maglev;
+mod vips;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use self::maglev::{lookup_size, maglev};
+pub use self::vips::{SHARDS, Services, Slot};
 use crate::affinity::Affinity;
 use crate::flow::{FlowKey, Protocol};
-
-/// Shards of the VIP table; a changed Service copies one of them.
-pub const SHARDS: usize = 1024;
 
 /// What a client connects to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -107,25 +103,42 @@ impl Backends {
     /// The endpoint for a new flow; `random` is any even draw. `None`: there is none.
     #[inline]
     pub fn choose(&self, key: &FlowKey, random: u32) -> Option<&Endpoint> {
-        let scaled = |word: u32, len: usize| ((u64::from(word) * len as u64) >> 32) as usize;
-        if self.lookup.is_empty() {
-            return self.endpoints.get(scaled(random, self.endpoints.len()));
+        match self.place(key) {
+            Some(place) => self.endpoints.get(usize::from(self.lookup[place])),
+            None => self.endpoints.get(scaled(random, self.endpoints.len())),
         }
-        let index = self.lookup[scaled(hash_of(key), self.lookup.len())];
-        self.endpoints.get(usize::from(index))
     }
+
+    /// Where in `lookup` the choice of a flow stands.
+    #[inline]
+    pub(crate) fn place(&self, key: &FlowKey) -> Option<usize> {
+        (!self.lookup.is_empty()).then(|| scaled(hash_of(key), self.lookup.len()))
+    }
+}
+
+/// An even draw of 32 bits as an even draw below `len`.
+#[inline]
+fn scaled(draw: u32, len: usize) -> usize {
+    ((u64::from(draw) * len as u64) >> 32) as usize
 }
 
 /// The hash by which flows spread over endpoints: the same on every node, so no secret is in it. It guards nothing: who
 /// chooses his ports to meet one endpoint could connect to that endpoint often enough as well.
+#[inline]
 fn hash_of(key: &FlowKey) -> u32 {
     let ports = u64::from(key.src_port) << 16 | u64::from(key.dst_port) | (key.protocol as u64) << 32;
-    let mut hash = ports;
-    for address in [key.src, key.dst] {
-        for chunk in crate::flow::mapped(address).as_chunks::<8>().0 {
-            hash = mix(hash ^ u64::from_le_bytes(*chunk));
+    let hash = match (key.src, key.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            mix(mix(ports) ^ (u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits())))
         }
-    }
+        (src, dst) => [src, dst].into_iter().fold(ports, |hash, address| {
+            crate::flow::mapped(address)
+                .as_chunks()
+                .0
+                .iter()
+                .fold(hash, |hash, half| mix(hash ^ u64::from_le_bytes(*half)))
+        }),
+    };
     (hash >> 32) as u32
 }
 
@@ -148,94 +161,9 @@ pub struct Endpoint {
     pub local: bool,
 }
 
-type Shard = HashMap<VipKey, Arc<Vip>>;
-
-/// Every VIP, and the addresses that have any.
-#[derive(Clone)]
-pub struct Services {
-    shards: Arc<[Arc<Shard>]>,
-    /// VIP addresses with the number of their VIPs, whatever the port; node addresses are not among them.
-    addresses: Arc<HashMap<IpAddr, u32>>,
-    vips: usize,
-}
-
-impl Default for Services {
-    fn default() -> Self {
-        let empty = Arc::new(Shard::new());
-        Self { shards: (0..SHARDS).map(|_| empty.clone()).collect(), addresses: Arc::default(), vips: 0 }
-    }
-}
-
-impl Services {
-    #[inline]
-    pub fn look_up(&self, key: &VipKey) -> Option<&Vip> {
-        self.shards[shard_of(key)].get(key).map(|vip| &**vip)
-    }
-
-    /// Whether any port of `address` is a Service's (node addresses aside).
-    #[inline]
-    pub fn has_address(&self, address: IpAddr) -> bool {
-        self.addresses.contains_key(&address)
-    }
-
-    /// Number of VIPs.
-    pub fn len(&self) -> usize {
-        self.vips
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.vips == 0
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (&VipKey, &Arc<Vip>)> {
-        self.shards.iter().flat_map(|shard| shard.iter())
-    }
-
-    /// A table with these changes: `Some` puts, `None` takes away. Untouched shards are shared with `self`.
-    pub fn with_changes(&self, changes: impl IntoIterator<Item = (VipKey, Option<Arc<Vip>>)>) -> Self {
-        let mut next = self.clone();
-        let mut shards: Vec<Arc<Shard>> = self.shards.to_vec();
-        let addresses = Arc::make_mut(&mut next.addresses);
-        for (key, vip) in changes {
-            let owns_address = |vip: &Vip| vip.kind != VipKind::NodePort;
-            let shard = Arc::make_mut(&mut shards[shard_of(&key)]);
-            let (added, removed) = match vip {
-                Some(vip) => {
-                    let owns = owns_address(&vip);
-                    (Some(owns), shard.insert(key, vip).map(|old| owns_address(&old)))
-                }
-                None => (None, shard.remove(&key).map(|old| owns_address(&old))),
-            };
-            if added == Some(true) {
-                *addresses.entry(key.address).or_default() += 1;
-            }
-            if removed == Some(true)
-                && let Some(count) = addresses.get_mut(&key.address)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    addresses.remove(&key.address);
-                }
-            }
-            next.vips = next.vips + usize::from(added.is_some()) - usize::from(removed.is_some());
-        }
-        next.shards = shards.into();
-        next
-    }
-}
-
-/// Any even spread does; this one is not secret and does not need to be, control alone fills the table.
-fn shard_of(key: &VipKey) -> usize {
-    let mut hash = u64::from(key.port) << 8 | key.protocol as u64;
-    let words: [u8; 16] = crate::flow::mapped(key.address);
-    for chunk in words.as_chunks::<8>().0 {
-        hash = (hash ^ u64::from_le_bytes(*chunk)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-    (hash >> 32) as usize % SHARDS
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::net::Ipv4Addr;
 
     use super::*;
@@ -287,27 +215,5 @@ mod tests {
             protocol: Protocol::Udp,
         };
         assert_eq!(nobody.choose(&key, 7), None);
-    }
-
-    #[test]
-    fn an_address_is_a_services_as_long_as_one_port_of_it_is() {
-        let address: IpAddr = Ipv4Addr::new(10, 96, 0, 1).into();
-        let side = || Route { backends: Arc::default(), masquerade: false, drop_without_backend: false };
-        let vip = |kind| {
-            let service = "default/a:http".into();
-            Some(Arc::new(Vip { service, kind, affinity: None, inside: side(), outside: side() }))
-        };
-        let key = |port| VipKey { address, protocol: Protocol::Tcp, port };
-        let one = Services::default().with_changes([(key(80), vip(VipKind::ClusterIP))]);
-        let two = one.with_changes([(key(443), vip(VipKind::ClusterIP)), (key(30_000), vip(VipKind::NodePort))]);
-        assert_eq!((one.len(), two.len()), (1, 3));
-        let again = two.with_changes([(key(80), vip(VipKind::ClusterIP))]);
-        assert_eq!(again.len(), 3, "replaced, not added");
-        let less = again.with_changes([(key(80), None), (key(80), None)]);
-        assert!(less.has_address(address));
-        let none = less.with_changes([(key(443), None)]);
-        assert!(!none.has_address(address), "a node port does not make its address a VIP");
-        assert!(none.look_up(&key(30_000)).is_some());
-        assert!(one.look_up(&key(443)).is_none(), "a snapshot stays as it was");
     }
 }

@@ -13,6 +13,9 @@ use crate::route::Routes;
 use crate::service::Services;
 use crate::snat::SnatPorts;
 
+/// A map that admission looks into. Control alone fills it, so its hash need not stand up to who chooses keys to collide.
+pub type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// Everything that admission needs to know.
 #[derive(Clone, Default)]
 pub struct Tables {
@@ -24,9 +27,9 @@ pub struct Tables {
     pub other_nodes: Arc<Vec<IpAddr>>,
     pub services: Services,
     /// Ports by kernel interface index of where packets come in: the uplink, the node (funnel's kernel end), each pod's host end.
-    pub ports: Arc<HashMap<u32, Port>>,
+    pub ports: Arc<FastMap<u32, Port>>,
     /// Pods of this node by address: next-hop index.
-    pub local_pods: Arc<HashMap<IpAddr, u32>>,
+    pub local_pods: Arc<FastMap<IpAddr, u32>>,
     pub routes: Arc<Routes>,
     pub settings: Arc<Settings>,
 }

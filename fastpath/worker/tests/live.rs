@@ -271,7 +271,8 @@ impl Daemon {
         kernel.attach_pod(host, &record).unwrap();
         let pod = TablePort::Pod { name: "default/a".into(), addresses: vec![IpAddr::V4(POD_A_IP)] };
         let ports = [(uplink, TablePort::Uplink), (f1, TablePort::Node), (host, pod)];
-        let snapshot = Arc::new(ArcSwap::from_pointee(Tables { ports: Arc::new(ports.into()), ..tables() }));
+        let snapshot =
+            Arc::new(ArcSwap::from_pointee(Tables { ports: Arc::new(ports.into_iter().collect()), ..tables() }));
         let of = |interface: &str| QueueOf { interface: interface.into(), queue: 0 };
         let options = OpenOptions::new(of("uplink"), of("f0"), 1500);
         Self { lab, kernel, table, next_hops, snapshot, uplink, mtu: 1500, options }

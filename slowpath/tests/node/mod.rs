@@ -1,7 +1,6 @@
 //! A node with an uplink, its own port and one pod, and a slow path over one worker's queues.
 #![allow(dead_code)] // each test binary uses its part
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use atalho_engine::handoff::{HANDOFF_FRAME_BYTES, Handoff, Task, WorkerQueues};
 use atalho_engine::next_hops::{Mac, NextHop, NextHops};
 use atalho_engine::route::{Route, RouteTarget, Routes};
-use atalho_engine::tables::{Node, Port, Tables};
+use atalho_engine::tables::{FastMap, Node, Port, Tables};
 use atalho_engine::verdict::PuntReason;
 use atalho_layout::NextHopKind;
 use atalho_slowpath::{Limits, Parts, SlowPath};
@@ -55,9 +54,9 @@ pub fn tables() -> Tables {
             primary_v4: Some("192.0.2.10".parse().unwrap()),
             primary_v6: Some("2001:db8::10".parse().unwrap()),
         }),
-        ports: Arc::new(HashMap::from([(UPLINK, Port::Uplink), (NODE_PORT, Port::Node), (POD_PORT, pod)])),
-        local_pods: Arc::new(HashMap::from([(ip("10.244.0.7"), POD_INDEX), (ip("fd00:244::7"), POD_INDEX)])),
-        routes: Arc::new(Routes::new(routes, HashMap::from([(ip(NEIGHBOUR), NEIGHBOUR_INDEX)]))),
+        ports: Arc::new(FastMap::from_iter([(UPLINK, Port::Uplink), (NODE_PORT, Port::Node), (POD_PORT, pod)])),
+        local_pods: Arc::new(FastMap::from_iter([(ip("10.244.0.7"), POD_INDEX), (ip("fd00:244::7"), POD_INDEX)])),
+        routes: Arc::new(Routes::new(routes, [(ip(NEIGHBOUR), NEIGHBOUR_INDEX)])),
         ..Tables::default()
     }
 }

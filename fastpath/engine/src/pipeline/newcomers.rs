@@ -10,15 +10,19 @@ use super::connect::{Connected, Plan};
 use super::icmp_error::stray_error;
 use super::long_way::{Way, Work};
 use super::slot::{Detour, Slot};
+use super::straight::Head;
 use super::{BATCH, Engine, EngineParts, Prefetch, Random, Rest};
-use crate::admit::{self, FirstPacket, Outcome};
+use crate::admit::{self, Ahead, FirstPacket, Outcome};
 use crate::snat::PortDraw;
 use crate::tables::Tables;
 use crate::verdict::DropReason;
-use crate::wire::Content;
+use crate::wire::{Content, Packet};
 
 /// What is to become of a first packet, before the table has its say.
 type Planned<'t> = Result<Plan<'t>, Ending>;
+
+/// One for each newcomer of a batch, in their order.
+type Plans<'t> = [Option<Planned<'t>>; BATCH];
 
 /// Ends that need no connection.
 #[derive(Clone, Copy)]
@@ -27,124 +31,169 @@ enum Ending {
     Leaves(Detour),
 }
 
-impl<P: Prefetch> Engine<P> {
-    /// The rest of a batch. Not inlined: the plans stand on the stack, and packets of flows alone pay nothing for them.
-    #[inline(never)]
-    pub(super) fn admit(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>], rest: Rest) {
-        let Self { parts, random, draw, heads, works } = self;
-        let (heads, works) = (&mut heads[rest.first..batch.len()], &mut works[rest.first..batch.len()]);
-        let batch = &mut batch[rest.first..];
-        let node = parts.next_hops.get(hop::NODE).map(|node| node.ifindex);
-        let mut plans: [Option<Planned<'_>>; BATCH] = [const { None }; BATCH];
-        for (((slot, head), work), plan) in batch.iter().zip(&*heads).zip(&*works).zip(&mut plans) {
-            if head.is_long() && matches!(work.way, Way::Unknown) {
-                let planned = plan.insert(decide(parts, random, draw, tables, slot, work, now_s));
-                if let Ok(Plan { reply: Some(reply), .. }) = planned {
-                    parts.table.prefetch_tags(reply, |line| parts.prefetch.line(line));
-                }
-            }
-        }
-        for (work, plan) in works.iter().zip(&plans) {
-            if let (Some(Ok(Plan { reply: Some(reply), .. })), Some(original)) = (plan, &work.probe) {
-                parts.table.prefetch_room(original, |line| parts.prefetch.line(line));
-                parts.table.prefetch_room(reply, |line| parts.prefetch.line(line));
-            }
-        }
-        let mut done = Done { has_ended: rest.has_ended, ..Done::default() };
-        for (((slot, head), work), plan) in batch.iter_mut().zip(heads).zip(works).zip(plans) {
-            if head.forward(parts, &tables.settings, now_s, node, slot) {
-                continue;
-            }
-            work.take_over(head, slot, parts, tables);
-            // The flow may have ended in this very batch.
-            if matches!(work.way, Way::Found(_)) {
-                if done.has_ended {
-                    work.look_up(slot, &parts.table, tables);
-                }
-                done.has_ended |= work.follow(slot, parts, tables, now_s);
-            }
-            if !matches!(work.way, Way::Unknown) {
-                continue;
-            }
-            let mut planned = match plan {
-                // What an earlier packet of the same client was bound to counts.
-                Some(Ok(Plan { binds: Some(_), .. })) if done.has_bound => None,
-                plan => plan,
-            }
-            .unwrap_or_else(|| decide(parts, random, draw, tables, slot, work, now_s));
-            if planned.is_err() && done.has_admitted {
-                done.has_ended |= meet(parts, tables, slot, work, now_s);
-            }
-            // A second time where the flow that it meets is over.
-            for _ in 0..2 {
-                if matches!(work.way, Way::Unknown) {
-                    work.way = match &mut planned {
-                        Ok(plan) => match plan.connect(parts, draw, tables, slot.ingress, &work.packet, now_s) {
-                            Ok(Connected::New(flow)) => {
-                                parts.counters.admitted();
-                                done.has_admitted = true;
-                                if let Some((affinity, endpoint)) = plan.binds {
-                                    parts.affinity.remember(work.packet.src, affinity, endpoint, now_s);
-                                    done.has_bound = true;
-                                }
-                                Way::Found(flow)
-                            }
-                            Ok(Connected::Existed) => {
-                                done.has_ended |= meet(parts, tables, slot, work, now_s);
-                                work.way
-                            }
-                            Err(detour) => slot.leaves(detour),
-                        },
-                        Err(Ending::Goes(way)) => *way,
-                        Err(Ending::Leaves(detour)) => slot.leaves(*detour),
-                    };
-                }
-            }
-            if matches!(work.way, Way::Unknown) {
-                work.way = slot.leaves(Detour::Drop(DropReason::InsertContention));
-            }
-        }
-    }
-}
-
-/// What the packets of a batch have done to the table so far.
-#[derive(Default)]
-struct Done {
+/// Admission of the newcomers of one batch.
+struct Admission<'e, 't, P> {
+    parts: &'e EngineParts<P>,
+    random: &'e mut Random,
+    draw: &'e mut PortDraw,
+    tables: &'t Tables,
+    now_s: u32,
+    /// What the packets of the batch have done to the table so far.
     has_admitted: bool,
     has_ended: bool,
     has_bound: bool,
 }
 
-/// Asks admission about a first packet.
-fn decide<'t, P>(
-    parts: &EngineParts<P>,
-    random: &mut Random,
-    draw: &mut PortDraw,
-    tables: &'t Tables,
-    slot: &Slot<'_>,
-    work: &Work,
-    now_s: u32,
-) -> Planned<'t> {
-    let packet = &work.packet;
-    if let Content::Error(quoted) = &packet.content {
-        return Err(stray_error(&parts.table, tables, slot, packet, quoted).map_or_else(Ending::Leaves, Ending::Goes));
-    }
-    let key = packet.key;
-    let first = FirstPacket { key, ingress: slot.ingress, opening: packet.opening };
-    let decision =
-        admit::decide(tables, &first, random.next(), |affinity| parts.affinity.endpoint(key.src, affinity, now_s));
-    match decision.outcome {
-        Outcome::Forward => Plan::new(parts, draw, tables, slot.ingress, packet, &decision).map_err(Ending::Leaves),
-        // The kernel side passes a pod's packets to its node itself; this one came before it knew the address.
-        Outcome::Pass if tables.local_pods.contains_key(&packet.src) => Err(Ending::Goes(Way::Unchanged)),
-        Outcome::Pass => Err(Ending::Leaves(Detour::Drop(DropReason::NotForUs))),
-        Outcome::Punt(reason) => Err(Ending::Leaves(Detour::Punt(reason))),
-        Outcome::Drop(reason) => Err(Ending::Leaves(Detour::Drop(reason))),
+impl<P: Prefetch> Engine<P> {
+    /// The rest of a batch. Not inlined: the plans stand on the stack, and packets of flows alone pay nothing for them.
+    #[inline(never)]
+    pub(super) fn admit(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>], rest: Rest) {
+        let Self { parts, random, draw, heads, works } = self;
+        let Rest { first, has_ended } = rest;
+        let (heads, works, batch) =
+            (&mut heads[first..batch.len()], &mut works[first..batch.len()], &mut batch[first..]);
+        let (has_admitted, has_bound) = (false, false);
+        let mut admission = Admission { parts, random, draw, tables, now_s, has_admitted, has_ended, has_bound };
+        let mut plans = [const { None }; BATCH];
+        let newcomers = batch.iter().zip(&*heads).zip(&*works).filter(|((_, head), work)| is_newcomer(head, work));
+        admission.plan(newcomers.map(|((slot, _), work)| (slot, work)), &mut plans);
+        let mut plans = plans.iter_mut().flatten();
+        let node = parts.next_hops.get(hop::NODE).map(|node| node.ifindex);
+        for ((slot, head), work) in batch.iter_mut().zip(heads).zip(works) {
+            let plan = if is_newcomer(head, work) { plans.next() } else { None };
+            if head.forward(parts, &tables.settings, now_s, node, slot) {
+                continue;
+            }
+            work.take_over(head, slot, parts, tables);
+            admission.follow(slot, work);
+            if matches!(work.way, Way::Unknown) {
+                admission.connect(slot, work, plan);
+            }
+        }
     }
 }
 
-/// Looks for the flow again, which may have begun in the meantime. If it is over already it ends, which is said.
-fn meet<P>(parts: &EngineParts<P>, tables: &Tables, slot: &mut Slot<'_>, work: &mut Work, now_s: u32) -> bool {
-    work.look_up(slot, &parts.table, tables);
-    work.follow(slot, parts, tables, now_s)
+fn is_newcomer(head: &Head, work: &Work) -> bool {
+    head.is_long() && matches!(work.way, Way::Unknown)
+}
+
+impl<'t, P: Prefetch> Admission<'_, 't, P> {
+    /// Decides about all newcomers and asks for the memory of their connections.
+    fn plan<'w>(&mut self, newcomers: impl Iterator<Item = (&'w Slot<'w>, &'w Work)> + Clone, plans: &mut Plans<'t>) {
+        let Self { parts, tables, .. } = *self;
+        let prefetch = |line| parts.prefetch.line(line);
+        let mut ahead = [const { None }; BATCH];
+        let mut count = 0;
+        for ((slot, work), ahead) in newcomers.clone().zip(&mut ahead) {
+            *ahead = Some(Ahead::new(tables, first_packet(slot, &work.packet), prefetch));
+            count += 1;
+        }
+        for _ in 0..Ahead::STEPS {
+            ahead[..count].iter_mut().flatten().for_each(|ahead| ahead.step(tables, prefetch));
+        }
+        for ((slot, work), plan) in newcomers.clone().zip(&mut *plans) {
+            if let Ok(Plan { reply: Some(reply), .. }) = plan.insert(self.decide(slot, &work.packet)) {
+                parts.table.prefetch_tags(reply, prefetch);
+            }
+        }
+        for ((_, work), plan) in newcomers.zip(plans) {
+            if let (Some(Ok(Plan { reply: Some(reply), .. })), Some(original)) = (plan, &work.probe) {
+                parts.table.prefetch_room(original, prefetch);
+                parts.table.prefetch_room(reply, prefetch);
+            }
+        }
+    }
+
+    /// Asks admission about a first packet.
+    fn decide(&mut self, slot: &Slot<'_>, packet: &Packet) -> Planned<'t> {
+        let Self { parts, tables, now_s, .. } = *self;
+        if let Content::Error(quoted) = &packet.content {
+            let way = stray_error(&parts.table, tables, slot, packet, quoted);
+            return Err(way.map_or_else(Ending::Leaves, Ending::Goes));
+        }
+        let first = first_packet(slot, packet);
+        let last_endpoint = |affinity: &_| parts.affinity.endpoint(first.key.src, affinity, now_s);
+        let decision = admit::decide(tables, &first, self.random.next(), last_endpoint);
+        match decision.outcome {
+            Outcome::Forward => {
+                Plan::new(parts, self.draw, tables, slot.ingress, packet, &decision).map_err(Ending::Leaves)
+            }
+            // The kernel side passes a pod's packets to its node itself; this one came before it knew the address.
+            Outcome::Pass if tables.local_pods.contains_key(&packet.src) => Err(Ending::Goes(Way::Unchanged)),
+            Outcome::Pass => Err(Ending::Leaves(Detour::Drop(DropReason::NotForUs))),
+            Outcome::Punt(reason) => Err(Ending::Leaves(Detour::Punt(reason))),
+            Outcome::Drop(reason) => Err(Ending::Leaves(Detour::Drop(reason))),
+        }
+    }
+
+    /// A packet of a flow among them, which may have ended in this very batch.
+    fn follow(&mut self, slot: &mut Slot<'_>, work: &mut Work) {
+        if matches!(work.way, Way::Found(_)) {
+            if self.has_ended {
+                work.look_up(slot, &self.parts.table, self.tables);
+            }
+            self.has_ended |= work.follow(slot, self.parts, self.tables, self.now_s);
+        }
+    }
+
+    /// Looks for the flow again, which may have begun in the meantime. If it is over already it ends.
+    fn meet(&mut self, slot: &mut Slot<'_>, work: &mut Work) {
+        work.look_up(slot, &self.parts.table, self.tables);
+        self.has_ended |= work.follow(slot, self.parts, self.tables, self.now_s);
+    }
+
+    /// Carries out the plan for a packet of no flow.
+    fn connect(&mut self, slot: &mut Slot<'_>, work: &mut Work, plan: Option<&mut Planned<'t>>) {
+        let mut late;
+        let planned = match plan {
+            Some(planned) if !(self.has_bound && matches!(planned, Ok(Plan { binds: Some(_), .. }))) => planned,
+            // Its flow ended only now, or what an earlier packet of the same client was bound to counts.
+            _ => {
+                late = self.decide(slot, &work.packet);
+                &mut late
+            }
+        };
+        if planned.is_err() && self.has_admitted {
+            self.meet(slot, work);
+        }
+        // A second time where the flow that it meets is over.
+        for _ in 0..2 {
+            if !matches!(work.way, Way::Unknown) {
+                return;
+            }
+            work.way = match planned {
+                Ok(plan) => {
+                    match plan.connect(self.parts, self.draw, self.tables, slot.ingress, &work.packet, self.now_s) {
+                        Ok(Connected::New(flow)) => {
+                            self.note_new(plan, &work.packet);
+                            Way::Found(flow)
+                        }
+                        Ok(Connected::Existed) => {
+                            self.meet(slot, work);
+                            continue;
+                        }
+                        Err(detour) => slot.leaves(detour),
+                    }
+                }
+                Err(Ending::Goes(way)) => *way,
+                Err(Ending::Leaves(detour)) => slot.leaves(*detour),
+            };
+        }
+        if matches!(work.way, Way::Unknown) {
+            work.way = slot.leaves(Detour::Drop(DropReason::InsertContention));
+        }
+    }
+
+    fn note_new(&mut self, plan: &Plan<'_>, packet: &Packet) {
+        self.parts.counters.admitted();
+        self.has_admitted = true;
+        if let Some((affinity, endpoint)) = plan.binds {
+            self.parts.affinity.remember(packet.src, affinity, endpoint, self.now_s);
+            self.has_bound = true;
+        }
+    }
+}
+
+fn first_packet(slot: &Slot<'_>, packet: &Packet) -> FirstPacket {
+    FirstPacket { key: packet.key, ingress: slot.ingress, opening: packet.opening }
 }

@@ -11,7 +11,6 @@ pub mod pieces;
 pub mod sctp;
 pub mod trace;
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
@@ -23,7 +22,7 @@ use atalho_engine::next_hops::{Mac, NextHop, NextHops};
 use atalho_engine::pipeline::{Engine, EngineParts, Slot};
 use atalho_engine::route::{Route, RouteTarget, Routes};
 use atalho_engine::service::{Backends, Endpoint, Route as ServiceRoute, Services, Vip, VipKey, VipKind};
-use atalho_engine::tables::{Cluster, Node, Port, Settings, Tables, Timeouts};
+use atalho_engine::tables::{Cluster, FastMap, Node, Port, Settings, Tables, Timeouts};
 use atalho_engine::verdict::{DropReason, PuntReason, Verdict};
 use atalho_layout::{NextHopKind, SECRET_WORDS, tag_mac};
 
@@ -347,14 +346,14 @@ fn make_tables() -> Tables {
         }),
         other_nodes: Arc::new(both(Family::other_node)),
         services: services(),
-        ports: Arc::new(HashMap::from([
+        ports: Arc::new(FastMap::from_iter([
             (UPLINK, Port::Uplink),
             (FUNNEL, Port::Node),
             (WEB, pod("default/web", Family::web)),
             (CLIENT, pod("default/client", Family::client)),
         ])),
         local_pods: Arc::new(local_pods.collect()),
-        routes: Arc::new(Routes::new(routes.to_vec(), neighbours.collect())),
+        routes: Arc::new(Routes::new(routes.to_vec(), neighbours)),
         settings: Arc::new(Settings::default()),
     }
 }

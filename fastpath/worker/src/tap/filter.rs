@@ -206,13 +206,12 @@ fn word(frame: &[u8], at: usize) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
     use std::sync::Arc;
 
     fn tables() -> Tables {
         let pod = Port::Pod { name: "default/a".into(), addresses: vec![] };
-        let ports = HashMap::from([(2, Port::Uplink), (3, Port::Node), (11, pod)]);
-        Tables { ports: Arc::new(ports), ..Tables::default() }
+        let ports = [(2, Port::Uplink), (3, Port::Node), (11, pod)];
+        Tables { ports: Arc::new(ports.into_iter().collect()), ..Tables::default() }
     }
 
     /// 10.0.0.1:1000 -> 192.0.2.7:53 by UDP.

@@ -1,7 +1,6 @@
 //! A worker over two wires in plain memory: one uplink, one funnel, two pods, a table, real tables to read.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use atalho_engine::handoff::WorkerQueues;
 use atalho_engine::next_hops::{NextHop, NextHops};
 use atalho_engine::pipeline::{Engine, EngineParts};
 use atalho_engine::route::{Route, RouteTarget, Routes};
-use atalho_engine::tables::{Cluster, Node, Port as TablePort, Tables};
+use atalho_engine::tables::{Cluster, FastMap, Node, Port as TablePort, Tables};
 use atalho_layout::{NextHopKind, tag_mac};
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::random;
@@ -65,20 +64,20 @@ pub fn tables() -> Tables {
             primary_v6: None,
         }),
         cluster: Arc::new(Cluster { pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()], service_cidrs: vec![] }),
-        ports: Arc::new(HashMap::from([
+        ports: Arc::new(FastMap::from_iter([
             (UPLINK, TablePort::Uplink),
             (NODE, TablePort::Node),
             (POD_A, pod("default/a", POD_A_IP)),
             (POD_B, pod("default/b", POD_B_IP)),
         ])),
-        local_pods: Arc::new(HashMap::from([(IpAddr::V4(POD_A_IP), 1), (IpAddr::V4(POD_B_IP), 2)])),
+        local_pods: Arc::new(FastMap::from_iter([(IpAddr::V4(POD_A_IP), 1), (IpAddr::V4(POD_B_IP), 2)])),
         routes: Arc::new(Routes::new(
             vec![
                 route("10.244.1.0/24", RouteTarget::Gateway(gateway)),
                 route("10.244.2.0/24", RouteTarget::Gateway(silent)),
                 route("192.168.0.2/32", RouteTarget::Local),
             ],
-            HashMap::from([(gateway, 3)]),
+            [(gateway, 3)],
         )),
         ..Tables::default()
     }
