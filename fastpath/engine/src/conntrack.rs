@@ -56,6 +56,7 @@ use crate::tables::{Settings, Timeouts};
 pub use epochs::Epochs;
 pub use expire::{Expired, ExpiryScan};
 pub(crate) use family::{Family, V4, V6};
+pub(crate) use find::Hit;
 pub use find::Probe;
 pub use follow::{Followed, Segment};
 pub use insert::{InsertError, Inserted};

@@ -153,7 +153,7 @@ impl<P: Prefetch> Engine<P> {
             if head.is_long() {
                 work.find(slot, table, tables, *prefetch);
             } else {
-                head.look_at_peer(slot, table, *prefetch);
+                head.look_at_peer(table, *prefetch);
             }
         }
     }

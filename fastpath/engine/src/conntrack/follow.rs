@@ -66,7 +66,7 @@ impl<F: Family> Half<F> {
     }
 
     /// `slot`, `peer`: of the packet's direction and of the other one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn follow(
         &self,
         slot: u32,

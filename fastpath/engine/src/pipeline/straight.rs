@@ -6,7 +6,7 @@
 //! its next hop is not resolved; no hops are left; it is too long) has changed nothing yet and takes the long way.
 
 use super::{EngineParts, Prefetch, Slot};
-use crate::conntrack::{ConnTable, Family, Followed, Half, V4, V6};
+use crate::conntrack::{ConnTable, Family, Followed, Half, Hit, Segment, V4, V6};
 use crate::next_hops::NextHops;
 use crate::rewrite::Hop;
 use crate::tables::Settings;
@@ -23,6 +23,7 @@ pub(super) struct Head {
     /// Where the packet ends in its frame.
     end: u16,
     way: Way,
+    is_tcp: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ enum Way {
 
 impl Head {
     /// A packet that takes the long way.
-    pub(super) const LONG: Self = Self { hash: 0, entry: 0, end: 0, way: Way::Long };
+    pub(super) const LONG: Self = Self { hash: 0, entry: 0, end: 0, way: Way::Long, is_tcp: false };
 
     #[inline]
     pub(super) fn is_long(&self) -> bool {
@@ -42,27 +43,40 @@ impl Head {
     }
 
     /// Step 1: headers, hash, and the first line of the table on its way.
-    #[inline]
-    pub(super) fn read(slot: &Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) -> Self {
+    #[inline(always)]
+    pub(super) fn read(slot: &mut Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) -> Self {
         if let Some(end) = V4::end(slot.frame, slot.frame_bytes) {
             Self::hashed::<V4>(slot, end, Way::V4, table, prefetch)
-        } else if let Some(end) = V6::end(slot.frame, slot.frame_bytes) {
-            Self::hashed::<V6>(slot, end, Way::V6, table, prefetch)
         } else {
-            Self::LONG
+            Self::read_v6(slot, table, prefetch)
         }
     }
 
-    #[inline]
-    fn hashed<F: Straight>(slot: &Slot<'_>, end: u16, way: Way, table: &ConnTable, prefetch: impl Prefetch) -> Self {
-        let Some(key) = F::key_words(slot.frame) else { return Self::LONG };
-        let hash = table.hash::<F>(&key);
+    #[inline(never)]
+    fn read_v6(slot: &mut Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) -> Self {
+        match V6::end(slot.frame, slot.frame_bytes) {
+            Some(end) => Self::hashed::<V6>(slot, end, Way::V6, table, prefetch),
+            None => Self::LONG,
+        }
+    }
+
+    #[inline(always)]
+    fn hashed<F: Straight>(
+        slot: &mut Slot<'_>,
+        end: u16,
+        way: Way,
+        table: &ConnTable,
+        prefetch: impl Prefetch,
+    ) -> Self {
+        let Some(head) = F::head(slot.frame) else { return Self::LONG };
+        let is_tcp = F::is_tcp(head);
+        let hash = table.hash::<F>(&F::key_words(head));
         F::half(table).prefetch_tags(hash, |line| prefetch.line(line));
-        Self { hash, entry: 0, end, way }
+        Self { hash, entry: 0, end, way, is_tcp }
     }
 
     /// Step 2, first half: the entry on its way, if there seems to be one. If not, the long way.
-    #[inline]
+    #[inline(always)]
     pub(super) fn look(&mut self, table: &ConnTable, prefetch: impl Prefetch) -> bool {
         let entry = match self.way {
             Way::V4 => V4::half(table).look(self.hash, |line| prefetch.line(line)),
@@ -77,17 +91,19 @@ impl Head {
     }
 
     /// Step 2, second half: TCP is judged by both directions.
-    #[inline]
-    pub(super) fn look_at_peer(&self, slot: &Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) {
-        match self.way {
-            Way::V4 if V4::is_tcp(slot.frame) => V4::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
-            Way::V6 if V6::is_tcp(slot.frame) => V6::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
-            _ => {}
+    #[inline(always)]
+    pub(super) fn look_at_peer(&self, table: &ConnTable, prefetch: impl Prefetch) {
+        if self.is_tcp {
+            match self.way {
+                Way::V4 => V4::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
+                Way::V6 => V6::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
+                Way::Long => {}
+            }
         }
     }
 
     /// Steps 3 to 5: whether the packet is on its way out. `node`: the kernel interface index of the node itself.
-    #[inline]
+    #[inline(always)]
     pub(super) fn forward<P>(
         &self,
         parts: &EngineParts<P>,
@@ -99,13 +115,26 @@ impl Head {
         let from_node = node == Some(slot.ingress);
         let forwarded = match self.way {
             Way::V4 => self.forward_in(V4::half(&parts.table), &parts.next_hops, settings, now_s, from_node, slot),
-            Way::V6 => self.forward_in(V6::half(&parts.table), &parts.next_hops, settings, now_s, from_node, slot),
+            Way::V6 => self.forward_v6(V6::half(&parts.table), &parts.next_hops, settings, now_s, from_node, slot),
             Way::Long => None,
         };
         forwarded.is_some()
     }
 
-    #[inline]
+    #[inline(never)]
+    fn forward_v6(
+        &self,
+        half: &Half<V6>,
+        next_hops: &NextHops,
+        settings: &Settings,
+        now_s: u32,
+        from_node: bool,
+        slot: &mut Slot<'_>,
+    ) -> Option<()> {
+        self.forward_in(half, next_hops, settings, now_s, from_node, slot)
+    }
+
+    #[inline(always)]
     fn forward_in<F: Straight>(
         &self,
         half: &Half<F>,
@@ -115,17 +144,22 @@ impl Head {
         from_node: bool,
         slot: &mut Slot<'_>,
     ) -> Option<()> {
-        let key = F::key_words(slot.frame)?;
+        let head = F::head(slot.frame)?;
+        let (key, hops_left) = (F::key_words(head), F::hops(head));
         let hit = half.hit(self.entry, &key)?;
         let next_hop = next_hops.get(hit.next_hop)?;
         let destination = next_hop.destination?;
         let hops = u8::from(next_hop.hop(from_node) == Hop::Counted);
         let fits = usize::from(self.end) - ethernet::HEADER_BYTES <= usize::from(next_hop.mtu);
-        if hit.ingress != slot.ingress || F::hops(slot.frame) <= hops || !fits {
+        if hit.ingress != slot.ingress || hops_left <= hops || !fits {
             return None;
         }
-        let segment = F::segment(slot.frame, self.end)?;
-        if half.follow(hit.slot, hit.peer, hit.is_reply(), &segment, now_s, settings) != Followed::Belongs {
+        let followed = if self.is_tcp {
+            follow_tcp(half, &hit, &F::segment(slot.frame, self.end)?, now_s, settings)
+        } else {
+            half.follow(hit.slot, hit.peer, hit.is_reply(), &Segment::Other, now_s, settings)
+        };
+        if followed != Followed::Belongs {
             return None;
         }
         F::translate(slot.frame, &key, &hit.new, hops)?;
@@ -135,4 +169,10 @@ impl Head {
         slot.send_len = usize::from(self.end);
         Some(())
     }
+}
+
+/// Out of line: what a datagram asks of its connection is a word or two, and the loop over a batch is short without this.
+#[inline(never)]
+fn follow_tcp<F: Family>(half: &Half<F>, hit: &Hit<F>, segment: &Segment, now_s: u32, settings: &Settings) -> Followed {
+    half.follow(hit.slot, hit.peer, hit.is_reply(), segment, now_s, settings)
 }

@@ -25,7 +25,7 @@ impl NextHop {
 
     /// Addresses a frame to `destination`, the resolved one. Frames to the uplink carry real addresses. In the funnel the
     /// destination says whom the kernel side delivers to.
-    #[inline]
+    #[inline(always)]
     pub(super) fn address(&self, frame: &mut [u8], destination: Mac) {
         let Self { kind, ifindex, source, .. } = *self;
         match kind {

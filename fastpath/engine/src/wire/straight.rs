@@ -17,72 +17,77 @@ use crate::conntrack::{Family, Segment, TcpSegment, V4, V6};
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// One family's straight packets. Offsets count from the start of the frame. All but [`Straight::end`] is for frames that
-/// have an end, and `None` where they turn out to be shorter.
+/// One family's straight packets. Offsets count from the start of the frame.
 pub(crate) trait Straight: Family {
     const PROTOCOL: usize;
     const TRANSPORT: usize;
     /// Both addresses, and both ports behind them.
     const TUPLE: Range<usize>;
+    /// All headers up to the end of one of UDP: an array, so that the compiler knows that every offset lies within.
+    type Head: AsRef<[u8]> + AsMut<[u8]>;
 
     /// Where the packet ends, if it is a straight one. `frame` is the first piece of `frame_bytes`, or all of it.
     fn end(frame: &[u8], frame_bytes: usize) -> Option<u16>;
 
+    /// `None` only where the frame has no [end](Straight::end).
+    fn head(frame: &mut [u8]) -> Option<&mut Self::Head>;
+
     /// TTL or hop limit.
-    fn hops(frame: &[u8]) -> u8;
+    fn hops(head: &Self::Head) -> u8;
 
     /// Takes `hops` away, and adjusts the header's checksum, where it has one, to that and to new addresses.
-    fn finish_header(frame: &mut [u8], hops: u8, addresses: Delta) -> Option<()>;
+    fn finish_header(head: &mut Self::Head, hops: u8, addresses: Delta);
 
     /// The words of its key.
-    #[inline]
-    fn key_words(frame: &[u8]) -> Option<Self::Key> {
+    #[inline(always)]
+    fn key_words(head: &Self::Head) -> Self::Key {
+        let head = head.as_ref();
         let mut key = Self::Key::default();
         let words = key.as_mut();
-        for (word, bytes) in words.iter_mut().zip(frame.get(Self::TUPLE)?.as_chunks().0) {
+        for (word, bytes) in words.iter_mut().zip(head[Self::TUPLE].as_chunks().0) {
             *word = u32::from_le_bytes(*bytes);
         }
-        *words.last_mut()? = (*frame.get(Self::PROTOCOL)?).into();
-        Some(key)
+        words[2 * Self::ADDRESS + 1] = head[Self::PROTOCOL].into();
+        key
     }
 
-    #[inline]
-    fn is_tcp(frame: &[u8]) -> bool {
-        frame.get(Self::PROTOCOL) == Some(&TCP)
+    #[inline(always)]
+    fn is_tcp(head: &Self::Head) -> bool {
+        head.as_ref()[Self::PROTOCOL] == TCP
     }
 
-    /// What its connection looks at.
+    /// What its connection looks at, if it is TCP.
     #[inline]
     fn segment(frame: &[u8], end: u16) -> Option<Segment> {
-        if !Self::is_tcp(frame) {
-            return Some(Segment::Other);
-        }
         let end = usize::from(end);
         let segment = frame.get(Self::TRANSPORT..end.min(frame.len()))?;
         Some(Segment::Tcp(tcp::check(segment, end - Self::TRANSPORT).ok()?.segment))
     }
 
     /// Writes `new` (source, destination, ports; `old` is its key) into the frame and takes `hops` from its hops.
-    #[inline]
+    #[inline(always)]
     fn translate(frame: &mut [u8], old: &Self::Key, new: &Self::Key, hops: u8) -> Option<()> {
+        let head = Self::head(frame)?;
         let (old, new, ports) = (old.as_ref(), new.as_ref(), 2 * Self::ADDRESS);
         let mut delta = Delta::default();
         delta.words(&old[..ports], &new[..ports]);
-        Self::finish_header(frame, hops, delta)?;
+        Self::finish_header(head, hops, delta);
         delta.words(&old[ports..=ports], &new[ports..=ports]);
-        for (bytes, word) in frame.get_mut(Self::TUPLE)?.as_chunks_mut().0.iter_mut().zip(new) {
+        for (bytes, word) in head.as_mut()[Self::TUPLE].as_chunks_mut().0.iter_mut().zip(new) {
             *bytes = word.to_le_bytes();
         }
-        let is_udp = !Self::is_tcp(frame);
-        let at = Self::TRANSPORT + if is_udp { udp::CHECKSUM } else { tcp::CHECKSUM };
-        let field = frame.get_mut(at..)?.first_chunk_mut()?;
-        let checksum = u16::from_le_bytes(*field);
-        // In UDP 0 means "no checksum", and 0xffff is the other spelling of a sum of 0 (RFC 768).
-        if is_udp && checksum == 0 {
-            return Some(());
+        if Self::is_tcp(head) {
+            let field = frame.get_mut(Self::TRANSPORT + tcp::CHECKSUM..)?.first_chunk_mut()?;
+            *field = delta.apply(u16::from_le_bytes(*field)).to_le_bytes();
+        } else {
+            let field = head.as_mut()[Self::TRANSPORT + udp::CHECKSUM..].first_chunk_mut()?;
+            let checksum = u16::from_le_bytes(*field);
+            // 0 means "no checksum", and 0xffff is the other spelling of a sum of 0 (RFC 768).
+            if checksum != 0 {
+                let sum = delta.apply(checksum);
+                *field = if sum == 0 { [0xff, 0xff] } else { sum.to_le_bytes() };
+            }
         }
-        let sum = delta.apply(checksum);
-        *field = if is_udp && sum == 0 { [0xff, 0xff] } else { sum.to_le_bytes() };
         Some(())
     }
 }
@@ -91,11 +96,16 @@ impl Straight for V4 {
     const PROTOCOL: usize = ethernet::HEADER_BYTES + ipv4::PROTOCOL;
     const TRANSPORT: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES_MIN;
     const TUPLE: Range<usize> = 26..38;
+    type Head = [u8; 42];
+
+    #[inline(always)]
+    fn head(frame: &mut [u8]) -> Option<&mut Self::Head> {
+        frame.first_chunk_mut()
+    }
 
     #[inline]
     fn end(frame: &[u8], frame_bytes: usize) -> Option<u16> {
-        // Up to the end of a UDP header.
-        let head: &[u8; 42] = frame.first_chunk()?;
+        let head: &Self::Head = frame.first_chunk()?;
         // EtherType, version and header length; more fragments, and the offset of one.
         let is_plain = word32(head, 12) & 0x00ff_ffff == 0x0045_0008 && word32(head, 20) & 0xff3f == 0;
         let sum = u64::from(word32(head, 14))
@@ -117,21 +127,20 @@ impl Straight for V4 {
         if is_straight { u16::try_from(end).ok() } else { None }
     }
 
-    #[inline]
-    fn hops(frame: &[u8]) -> u8 {
-        frame.get(ethernet::HEADER_BYTES + ipv4::TTL).copied().unwrap_or(0)
+    #[inline(always)]
+    fn hops(head: &Self::Head) -> u8 {
+        head[ethernet::HEADER_BYTES + ipv4::TTL]
     }
 
-    #[inline]
-    fn finish_header(frame: &mut [u8], hops: u8, mut addresses: Delta) -> Option<()> {
+    #[inline(always)]
+    fn finish_header(head: &mut Self::Head, hops: u8, mut addresses: Delta) {
+        const TTL: usize = ethernet::HEADER_BYTES + ipv4::TTL;
         // TTL, protocol, checksum.
-        let field: &mut [u8; 4] = frame.get_mut(ethernet::HEADER_BYTES + ipv4::TTL..)?.first_chunk_mut()?;
-        let [ttl, protocol, checksum @ ..] = *field;
+        let [ttl, protocol, low, high] = [head[TTL], head[TTL + 1], head[TTL + 2], head[TTL + 3]];
         let new_ttl = ttl.saturating_sub(hops);
         addresses.word(u16::from_le_bytes([ttl, protocol]), u16::from_le_bytes([new_ttl, protocol]));
-        let [low, high] = addresses.apply(u16::from_le_bytes(checksum)).to_le_bytes();
-        *field = [new_ttl, protocol, low, high];
-        Some(())
+        let [low, high] = addresses.apply(u16::from_le_bytes([low, high])).to_le_bytes();
+        head[TTL..TTL + 4].copy_from_slice(&[new_ttl, protocol, low, high]);
     }
 }
 
@@ -139,10 +148,16 @@ impl Straight for V6 {
     const PROTOCOL: usize = ethernet::HEADER_BYTES + ipv6::NEXT_HEADER;
     const TRANSPORT: usize = ethernet::HEADER_BYTES + ipv6::HEADER_BYTES;
     const TUPLE: Range<usize> = 22..58;
+    type Head = [u8; 62];
+
+    #[inline(always)]
+    fn head(frame: &mut [u8]) -> Option<&mut Self::Head> {
+        frame.first_chunk_mut()
+    }
 
     #[inline]
     fn end(frame: &[u8], frame_bytes: usize) -> Option<u16> {
-        let head: &[u8; 62] = frame.first_chunk()?;
+        let head: &Self::Head = frame.first_chunk()?;
         // EtherType and version.
         if head[0] & 1 != 0 || word32(head, 12) & 0x00f0_ffff != 0x0060_dd86 {
             return None;
@@ -157,16 +172,15 @@ impl Straight for V6 {
         if is_straight { u16::try_from(end).ok() } else { None }
     }
 
-    #[inline]
-    fn hops(frame: &[u8]) -> u8 {
-        frame.get(ethernet::HEADER_BYTES + ipv6::HOP_LIMIT).copied().unwrap_or(0)
+    #[inline(always)]
+    fn hops(head: &Self::Head) -> u8 {
+        head[ethernet::HEADER_BYTES + ipv6::HOP_LIMIT]
     }
 
-    #[inline]
-    fn finish_header(frame: &mut [u8], hops: u8, _addresses: Delta) -> Option<()> {
-        let limit = frame.get_mut(ethernet::HEADER_BYTES + ipv6::HOP_LIMIT)?;
+    #[inline(always)]
+    fn finish_header(head: &mut Self::Head, hops: u8, _addresses: Delta) {
+        let limit = &mut head[ethernet::HEADER_BYTES + ipv6::HOP_LIMIT];
         *limit = limit.saturating_sub(hops);
-        Some(())
     }
 }
 

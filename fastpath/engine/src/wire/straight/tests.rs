@@ -33,17 +33,20 @@ fn frame(is_v6: bool, is_tcp: bool, ports: (u16, u16), hops: u8, payload: &[u8])
 /// What the parser says of a frame that is a straight one of this family; `None` if it is not.
 fn compare<F: Straight>(frame: &[u8], to: &FlowKey, hop: Hop) -> Option<()> {
     let end = F::end(frame, frame.len())?;
+    let mut translated = frame.to_vec();
+    let head = F::head(&mut translated).unwrap();
+    let key = F::key_words(head);
     let packet = parse(frame, frame.len()).expect("the parser refuses what is straight");
     assert_eq!((packet.end, packet.content), (end, Content::Flow));
-    let key = F::key_words(frame).unwrap();
     assert_eq!(Some(key), F::key(&packet.key));
-    assert_eq!(F::hops(frame), packet.ttl);
-    assert_eq!(F::segment(frame, end), Some(packet.segment()));
+    assert_eq!(F::hops(head), packet.ttl);
+    if F::is_tcp(head) {
+        assert_eq!(F::segment(frame, end), Some(packet.segment()));
+    }
 
     let FlowKey { src, dst, src_port, dst_port, .. } = *to;
     let mut expected = frame.to_vec();
     rewrite::apply(&mut expected, &packet, &Rewrite { src, dst, src_port, dst_port }, hop);
-    let mut translated = frame.to_vec();
     F::translate(&mut translated, &key, &F::key(to).unwrap(), u8::from(hop == Hop::Counted)).unwrap();
     assert_eq!(translated, expected);
     Some(())
