@@ -1,4 +1,4 @@
-//! Compiles the bench's kernel programs, `bpf/*.c`, for the BPF machine.
+//! Compiles the bench's kernel programs, `bpf/*.c`, for the BPF machine, and tells the bench its compiler.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,10 @@ fn compile(folder: &Path, name: &str) {
         .arg("-o")
         .arg(&object)
         .status();
+    // Counts of instructions are those of one compiler.
+    let rustc = env::var_os("RUSTC").and_then(|rustc| Command::new(rustc).arg("--version").output().ok());
+    let version = rustc.map(|run| String::from_utf8_lossy(&run.stdout).trim().to_owned()).unwrap_or_default();
+    println!("cargo::rustc-env=RUSTC_VERSION={version}");
     if !matches!(compiled, Ok(status) if status.success()) {
         eprintln!(
             "error: {clang} could not compile {}: {compiled:?}. Install clang and linux-libc-dev (./scripts/setup), or name a clang in the environment variable CLANG.",

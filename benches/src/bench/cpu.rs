@@ -8,12 +8,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rustix::time::{ClockId, clock_gettime};
+use atalho_sys::clock;
 
 /// CPU nanoseconds of the calling thread, now.
 pub fn of_this_thread_ns() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    clock::thread_cpu_ns()
 }
 
 /// CPU nanoseconds so far of the threads of a process whose name begins so; a thread that ended takes its own along.

@@ -86,6 +86,11 @@ impl InMemoryWorker {
         Ok(ns)
     }
 
+    /// Checks every frame of the last pass, byte for byte where it had to change.
+    pub fn check(&self) -> Result<()> {
+        self.drawn.iter().enumerate().try_for_each(|(at, flow)| self.frames.check(at, *flow).map(|_| ()))
+    }
+
     /// Lets the slots of what has ended be used again. Only where this worker is the only one and at rest, and no kernel
     /// reads the table.
     pub fn reclaim(&self) {

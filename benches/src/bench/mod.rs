@@ -2,7 +2,7 @@
 //! machine's speed changes from minute to minute.
 //!
 //! `engine` is the pipeline alone, one worker `in_memory` on `frames` of one `node`; `snapshot` is how tables are handed to
-//! a worker; `table` measures the connection table alone, in huge pages as `memory` tells.
+//! a worker.
 //!
 //! `groups` is the one list of what is compared with what; `contender` holds who forwards, a file for each, and `cluster` the
 //! Services that they are given. `live` drives frames through nodes made of namespaces: `programs` makes and judges them in the
@@ -10,16 +10,23 @@
 //! cost, `priority` keeps the rest of the machine out of the way, `handover` tells how far the cores are apart.
 //! `statistics` and `report` make figures of it; a `ratio` that has to be reached is judged, and `output` prints and keeps
 //! what a command found.
+//!
+//! `table` measures look-ups alone, in huge pages as `memory` tells, `density` what memory `connections` take, `scale` what
+//! a second worker brings, `setup` how fast connections come; `instructions` counts those of fixed `cases`.
 
 pub mod agent;
+pub mod cases;
 pub mod cluster;
+pub mod connections;
 pub mod contender;
 pub mod cpu;
+pub mod density;
 pub mod engine;
 pub mod frames;
 pub mod groups;
 pub mod handover;
 pub mod in_memory;
+pub mod instructions;
 pub mod live;
 pub mod memory;
 pub mod node;
@@ -28,6 +35,8 @@ pub mod priority;
 pub mod programs;
 pub mod ratio;
 pub mod report;
+pub mod scale;
+pub mod setup;
 pub mod site;
 pub mod snapshot;
 pub mod statistics;

@@ -1,7 +1,7 @@
 //! The node that the pipeline in memory forwards for: one ClusterIP with ten endpoints, all behind the uplink's gateway.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +13,8 @@ use atalho_engine::service::{Backends, Endpoint, Route as ServiceRoute, Services
 use atalho_engine::tables::{Cluster, FastMap, Node, Port, Tables};
 use atalho_layout::{NextHopKind, SECRET_WORDS};
 use atalho_sys::mmap::PrivateArray;
+
+use super::connections::Family;
 
 pub const UPLINK: u32 = 2;
 pub const GATEWAY_HOP: u32 = 1;
@@ -66,27 +68,7 @@ pub fn next_hops() -> NextHops {
 
 /// One Service with ten endpoints behind the gateway.
 pub fn tables() -> Tables {
-    let endpoints = (0..ENDPOINTS)
-        .map(|index| Endpoint {
-            address: Ipv4Addr::from(u32::from(FIRST_ENDPOINT) + index).into(),
-            port: ENDPOINT_PORT,
-            weight: 1,
-            node: Some("node-b".into()),
-            local: false,
-        })
-        .collect();
-    let side = ServiceRoute {
-        backends: Arc::new(Backends::maglev(endpoints)),
-        masquerade: false,
-        drop_without_backend: false,
-    };
-    let vip = Vip {
-        service: "default/bench:dns".into(),
-        kind: VipKind::ClusterIP,
-        affinity: None,
-        inside: side.clone(),
-        outside: side,
-    };
+    let vip = cluster_ip("default/bench:dns", endpoints(Into::into));
     let key = VipKey { address: VIP.into(), protocol: Protocol::Udp, port: VIP_PORT };
     let node = Ipv4Addr::new(192, 168, 0, 2);
     let net = |text: &str| text.parse().ok();
@@ -109,4 +91,59 @@ pub fn tables() -> Tables {
         routes: Arc::new(Routes::new(everywhere.into_iter().collect(), [(GATEWAY.into(), GATEWAY_HOP)])),
         ..Tables::default()
     }
+}
+
+/// Of TCP, in both families.
+pub const TCP_VIP_PORT: u16 = 80;
+
+/// The node of [`tables`] with a second Service for TCP, in both families.
+pub fn dual_stack_tables() -> Tables {
+    let tables = tables();
+    let service = |family: Family| {
+        let endpoints = endpoints(|address| family.address(address));
+        let key = VipKey { address: vip(family), protocol: Protocol::Tcp, port: TCP_VIP_PORT };
+        (key, Some(Arc::new(cluster_ip("default/bench:http", endpoints))))
+    };
+    let routes = [("0.0.0.0/0", Family::V4), ("::/0", Family::V6)].into_iter().filter_map(|(destination, family)| {
+        let gateway = family.address(GATEWAY);
+        Some(Route { destination: destination.parse().ok()?, target: RouteTarget::Gateway(gateway) })
+    });
+    let neighbours = [Family::V4, Family::V6].map(|family| (family.address(GATEWAY), GATEWAY_HOP));
+    Tables {
+        services: tables.services.with_changes([service(Family::V4), service(Family::V6)]),
+        routes: Arc::new(Routes::new(routes.collect(), HashMap::from(neighbours))),
+        ..tables
+    }
+}
+
+/// The Service's address.
+pub fn vip(family: Family) -> IpAddr {
+    family.address(VIP)
+}
+
+/// A client outside.
+pub fn client(family: Family) -> IpAddr {
+    family.address(Ipv4Addr::new(198, 18, 0, 1))
+}
+
+fn endpoints(address: impl Fn(Ipv4Addr) -> IpAddr) -> Vec<Endpoint> {
+    (0..ENDPOINTS)
+        .map(|index| Endpoint {
+            address: address(Ipv4Addr::from(u32::from(FIRST_ENDPOINT) + index)),
+            port: ENDPOINT_PORT,
+            weight: 1,
+            node: Some("node-b".into()),
+            local: false,
+        })
+        .collect()
+}
+
+/// A Service whose endpoints serve everybody.
+fn cluster_ip(service: &str, endpoints: Vec<Endpoint>) -> Vip {
+    let side = ServiceRoute {
+        backends: Arc::new(Backends::maglev(endpoints)),
+        masquerade: false,
+        drop_without_backend: false,
+    };
+    Vip { service: service.into(), kind: VipKind::ClusterIP, affinity: None, inside: side.clone(), outside: side }
 }

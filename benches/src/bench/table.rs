@@ -10,22 +10,20 @@
 
 use std::fmt;
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use atalho_engine::conntrack::{
-    ConnTable, Direction, Epochs, Geometry, InsertError, NewConnection, Probe, Rewrite, Segment,
-};
-use atalho_engine::flow::{FlowKey, Protocol};
+use atalho_engine::conntrack::{ConnTable, Epochs, Geometry, InsertError, Probe};
+use atalho_engine::flow::FlowKey;
 use atalho_engine::pipeline::BATCH;
 use atalho_layout::flow4;
 use atalho_sys::prefetch;
 use serde::Serialize;
 
-use super::frames::{FRAMES, client_of};
-use super::in_memory::{Draw, SEED, mix, secret};
-use super::output::{Output, keep};
+use super::connections::{Family, connection};
+use super::frames::FRAMES;
+use super::in_memory::{Draw, SEED, secret};
+use super::output::OutputArguments;
 use super::ratio::{Goal, JudgedRatio};
 use super::statistics::Spread;
 use super::{cpu, memory, node};
@@ -52,11 +50,8 @@ pub struct TableArguments {
     entries: Vec<u32>,
     #[arg(long, default_value_t = 21)]
     pairs: usize,
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-    /// Where the figures are kept; benches/results if not given.
-    #[arg(long, value_name = "FOLDER")]
-    results: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArguments,
 }
 
 /// One size of table. CPU time of the thread.
@@ -79,12 +74,7 @@ pub fn run(arguments: &TableArguments) -> Result<bool> {
         ensure!((1000..=ENTRIES_MAX).contains(entries), "--entries {entries}: 1000 to {ENTRIES_MAX}");
         figures.push(TableBench::new(*entries / 2)?.measure(arguments.pairs)?);
     }
-    let json = serde_json::to_string(&figures)?;
-    keep(arguments.results.as_deref(), "table", &json)?;
-    match arguments.output {
-        Output::Json => println!("{json}"),
-        Output::Text => figures.iter().for_each(|figures| println!("{figures}")),
-    }
+    arguments.output.show("table", &figures)?;
     Ok(figures.iter().all(|figures| figures.ratio.is_met()))
 }
 
@@ -124,14 +114,15 @@ impl TableBench {
         let table = ConnTable::new(memory, geometry, &secret());
         let epochs = Epochs::new();
         for number in 0..connections {
-            match table.insert(0, &epochs, &connection(number), 1) {
+            match table.insert(0, &epochs, &connection(Family::V4, number), 1) {
                 Ok(_) | Err(InsertError::TableFull) => {}
                 Err(error) => anyhow::bail!("connection {number} could not be put in: {error:?}"),
             }
         }
         // Of a table that is full as designed, a few had to go.
-        let live: Vec<u32> =
-            (0..connections).filter(|number| table.find(&connection(*number).original.key).is_some()).collect();
+        let live: Vec<u32> = (0..connections)
+            .filter(|number| table.find(&connection(Family::V4, *number).original.key).is_some())
+            .collect();
         ensure!(live.len() > connections as usize / 100 * 99, "{} of {connections} connections are left", live.len());
         Ok(Self { table, entries4, memory_bytes, live, random: Draw::new(SEED), keys: Vec::new(), lines: Vec::new() })
     }
@@ -172,7 +163,7 @@ impl TableBench {
         keys.clear();
         keys.extend((0..DRAWS).map(|_| {
             let number = live[random.below(live.len() as u32) as usize];
-            let connection = connection(number);
+            let connection = connection(Family::V4, number);
             if random.below(2) == 0 { connection.original.key } else { connection.reply.key }
         }));
         let slots = (self.entries4.len() / flow4::WORDS) as u32;
@@ -227,35 +218,6 @@ impl TableBench {
     }
 }
 
-/// Connection `number`: a client outside through the Service to one of its endpoints.
-fn connection(number: u32) -> NewConnection {
-    let (client, port) = client_of(number);
-    let endpoint = u32::from(node::FIRST_ENDPOINT) + (mix(u64::from(number)) % u64::from(node::ENDPOINTS)) as u32;
-    let endpoint = std::net::Ipv4Addr::from(endpoint).into();
-    let key = FlowKey {
-        src: client.into(),
-        dst: node::VIP.into(),
-        src_port: port,
-        dst_port: node::VIP_PORT,
-        protocol: Protocol::Udp,
-    };
-    let answers =
-        FlowKey { src: endpoint, dst: key.src, src_port: node::ENDPOINT_PORT, dst_port: port, protocol: key.protocol };
-    let direction = |key, rewrite| Direction { key, rewrite, next_hop: node::GATEWAY_HOP, ingress: node::UPLINK };
-    NewConnection {
-        original: direction(
-            key,
-            Rewrite { src: key.src, dst: endpoint, src_port: port, dst_port: node::ENDPOINT_PORT },
-        ),
-        reply: direction(
-            answers,
-            Rewrite { src: key.dst, dst: key.src, src_port: key.dst_port, dst_port: key.src_port },
-        ),
-        is_service: true,
-        first: Segment::Other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,7 +227,7 @@ mod tests {
         let mut bench = TableBench::new(2000).unwrap();
         let figures = bench.measure(1).unwrap();
         assert!(figures.look_up_ns.median > 0.0 && figures.line_ns.median > 0.0 && figures.entries > 3960);
-        bench.keys[0] = connection(2000).original.key;
+        bench.keys[0] = connection(Family::V4, 2000).original.key;
         assert!(bench.look_up().unwrap_err().to_string().contains("4095 of 4096"));
     }
 }

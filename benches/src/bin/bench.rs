@@ -13,7 +13,7 @@ use atalho_benches::bench::live::{self, LiveOptions, Progress, Sites};
 use atalho_benches::bench::output::{Output, keep};
 use atalho_benches::bench::priority::Ahead;
 use atalho_benches::bench::report::{BenchReport, Machine};
-use atalho_benches::bench::{groups, snapshot, table};
+use atalho_benches::bench::{density, groups, instructions, scale, setup, snapshot, table};
 use atalho_benches::lab::lock::Lock;
 use atalho_benches::lab::signal::Interrupt;
 use clap::{Parser, Subcommand};
@@ -44,6 +44,14 @@ enum Command {
     Snapshot(SnapshotArguments),
     /// Look-ups of the connection table beside what its memory gives; needs no root.
     Table(table::TableArguments),
+    /// What memory a connection takes; needs no root.
+    Density(density::DensityArguments),
+    /// What a second worker brings; needs no root, but two cores.
+    Scale(scale::ScaleArguments),
+    /// How fast connections are set up on the way to a million; needs no root.
+    Setup(setup::SetupArguments),
+    /// Instructions of a packet beside the kept counts; needs valgrind and no root.
+    Instructions(instructions::InstructionsArguments),
     /// Sends and judges inside a namespace (orders on standard input).
     #[command(hide = true)]
     Agent,
@@ -121,6 +129,10 @@ fn main() -> ExitCode {
         Some(Command::Engine(arguments)) => engine(&arguments),
         Some(Command::Snapshot(arguments)) => snapshot(&arguments),
         Some(Command::Table(arguments)) => table::run(&arguments),
+        Some(Command::Density(arguments)) => density::run(&arguments),
+        Some(Command::Scale(arguments)) => scale::run(&arguments),
+        Some(Command::Setup(arguments)) => setup::run(&arguments),
+        Some(Command::Instructions(arguments)) => instructions::run(&arguments),
         Some(Command::Agent) => agent::serve().map(|()| true),
         Some(Command::Reflect { interface, core }) => l2fwd::run(&interface, core).map(|()| true),
         Some(Command::Put { kubeconfig, services }) => Cluster { services }.put(&kubeconfig).map(|()| true),

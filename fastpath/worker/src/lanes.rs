@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use atalho_engine::conntrack::{Epochs, ExpiryScan};
+use atalho_engine::conntrack::Epochs;
 use atalho_engine::counters::Counters;
 use atalho_engine::handoff::{Handoff, Task, WorkerQueues};
 use atalho_engine::pipeline::{BATCH, Engine, Slot};
@@ -15,6 +15,7 @@ use atalho_sys::prefetch;
 use atalho_sys::xsk::{Frame, FrameBooks, FramePool, Side};
 
 use crate::WorkerOptions;
+use crate::expiry::Expiry;
 use crate::lines::Lines;
 use crate::port::Port;
 use crate::pressure::Pressure;
@@ -24,11 +25,6 @@ use crate::tap::Tap;
 /// ports waiting.
 pub const RETURNS_PER_TURN: usize = 32;
 pub const ENDS_PER_TURN: usize = 64;
-/// Table slots scanned in one turn: a few microseconds.
-const EXPIRY_SLOTS_PER_TURN: u32 = 2048;
-/// Seconds in which the whole share of a worker is scanned once. The shortest timeout is 10 s and is meant roughly.
-const EXPIRY_PASS_S: u32 = 8;
-
 /// The ports and all that a packet meets on its way between them.
 pub struct Lanes<P> {
     pub uplink_ifindex: u32,
@@ -51,48 +47,6 @@ pub struct Lanes<P> {
     pub tap: Option<Tap>,
     /// Set when a packet was punted: the slow path has to be told once.
     pub has_punted: bool,
-}
-
-/// The walk over this worker's share of the table.
-pub struct Expiry {
-    pub scan: ExpiryScan,
-    /// Slots that become due with every second.
-    pub slots_per_s: u32,
-    due: u32,
-    last_s: u32,
-}
-
-impl Expiry {
-    /// `slots`: of the whole table, both families.
-    pub fn new(worker: usize, workers: usize, slots: u64) -> Self {
-        let share = slots.div_ceil(workers.max(1) as u64);
-        Self {
-            scan: ExpiryScan::new(worker, workers),
-            slots_per_s: share.div_ceil(u64::from(EXPIRY_PASS_S)).min(u64::from(u32::MAX)) as u32,
-            due: 0,
-            last_s: 0,
-        }
-    }
-
-    /// Whether slots are due to be looked at.
-    pub fn is_due(&self) -> bool {
-        self.due > 0
-    }
-
-    fn take_due(&mut self, now_s: u32) -> u32 {
-        if now_s != self.last_s {
-            // However long the worker slept: one pass is enough.
-            let seconds = now_s.wrapping_sub(self.last_s).min(EXPIRY_PASS_S);
-            self.due = self
-                .due
-                .saturating_add(self.slots_per_s.saturating_mul(seconds))
-                .min(self.slots_per_s.saturating_mul(EXPIRY_PASS_S));
-            self.last_s = now_s;
-        }
-        let budget = self.due.min(EXPIRY_SLOTS_PER_TURN);
-        self.due -= budget;
-        budget
-    }
 }
 
 /// What the engine said about one packet, kept while its frame moves.

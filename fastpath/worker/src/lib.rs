@@ -6,6 +6,7 @@
 //! What this crate does not do: it decides nothing about packets (the engine does), opens no sockets (`sys` does) and
 //! answers nobody (the slow path does).
 
+mod expiry;
 mod lanes;
 mod lines;
 pub mod memory_port;
@@ -16,6 +17,7 @@ pub mod stats;
 pub mod tap;
 mod turn;
 
+pub use expiry::{EXPIRY_PASS_S, EXPIRY_SLOTS_PER_TURN, Expiry};
 pub use lines::Lines;
 pub use port::{Port, XskPort};
 pub use pressure::Pressure;

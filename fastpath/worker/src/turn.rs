@@ -14,7 +14,8 @@ use atalho_sys::doorbell::Doorbell;
 use atalho_sys::xsk::{FrameBooks, FramePool, Side};
 use atalho_sys::{clock, cores, no_alloc};
 
-use crate::lanes::{Expiry, Lanes};
+use crate::expiry::Expiry;
+use crate::lanes::Lanes;
 use crate::lines::Lines;
 use crate::port::Port;
 use crate::pressure::Pressure;
