@@ -130,7 +130,7 @@ impl SetupBench {
             }
         }
         let (mut ns, mut live_max) = (Vec::new(), 0);
-        // All are old at once, the most that the walk can meet; the newcomers need room until it has been round.
+        // All are old at once, the most that the walk can meet; newcomers need room until it has been round.
         self.now_s += self.tables.settings.timeouts.udp_s;
         (self.this_second, self.expired) = (0, 0);
         let evicted = self.table.evicted();
