@@ -111,7 +111,7 @@ pub fn dual_stack_tables() -> Tables {
     let neighbours = [Family::V4, Family::V6].map(|family| (family.address(GATEWAY), GATEWAY_HOP));
     Tables {
         services: tables.services.with_changes([service(Family::V4), service(Family::V6)]),
-        routes: Arc::new(Routes::new(routes.collect(), HashMap::from(neighbours))),
+        routes: Arc::new(Routes::new(routes.collect(), neighbours)),
         ..tables
     }
 }
