@@ -134,7 +134,7 @@ mod tests {
             .iter()
             .map(|a| Endpoint { address: ip(a), port: 8080, weight: 1, node: None, local: false })
             .collect();
-        let backends = Arc::new(Backends { endpoints, lookup: Box::default() });
+        let backends = Arc::new(Backends { endpoints, ..Backends::default() });
         let side = Route { backends, masquerade: false, drop_without_backend: false };
         Arc::new(Vip {
             service: "default/web:http".into(),

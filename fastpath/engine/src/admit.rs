@@ -79,9 +79,9 @@ pub struct Decision<'t> {
 }
 
 impl<'t> Decision<'t> {
-    /// What session affinity has to remember of it: the client's next connection goes to this endpoint too.
-    pub fn binds(&self) -> Option<(&'t Affinity, IpAddr)> {
-        Some((self.vip?.affinity.as_ref()?, self.chosen?.address))
+    /// The session affinity of its Service: the client's next connection goes to the chosen endpoint too.
+    pub fn binds(&self) -> Option<&'t Affinity> {
+        self.vip?.affinity.as_ref()
     }
 }
 

@@ -198,7 +198,7 @@ impl ConnTable {
         let worker = usize::from(worker);
         on_half!(self, !new.original.key.is_ipv4(), half => {
             let result = half.insert(&self.secret, epochs, new, now_s);
-            if matches!(result, Ok(_) | Err(InsertError::TableFull)) {
+            if matches!(result, Ok(Inserted { is_tight: true, .. }) | Err(InsertError::TableFull)) {
                 let evicted = half.make_room(&self.secret, epochs, new, result.as_ref().ok(), now_s);
                 evicted.into_iter().flatten().for_each(|kind| self.counts.count_eviction(worker, kind));
             }

@@ -68,25 +68,30 @@ pub struct Route {
 /// The endpoints of one Service port that a policy allows, with their table of choice.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Backends {
+    /// Those that new flows may go to: of weight 0 is none among them.
     pub endpoints: Box<[Endpoint]>,
-    /// Index into `endpoints` by hash (Maglev, sized to the endpoints); empty: choose evenly at random.
+    /// Index into `endpoints` (Maglev, sized to the endpoints); empty: all count alike and a draw names one.
     pub lookup: Box<[u16]>,
+    /// A draw points into `lookup`, not the flow.
+    pub is_drawn: bool,
 }
 
 impl Backends {
     /// Chosen by consistent hashing: the same flow goes to the same endpoint on every node and after every change that
     /// does not concern its endpoint, as far as Maglev promises. Of more than 65,535 endpoints the rest is never chosen.
     pub fn maglev(endpoints: Vec<Endpoint>) -> Self {
-        let names: Vec<String> = endpoints.iter().map(|e| format!("{}:{}", e.address, e.port)).collect();
-        let weights: Vec<u32> = endpoints.iter().map(|e| e.weight).collect();
+        let endpoints = with_weight(endpoints);
         // A single endpoint needs no table.
-        let lookup = if names.len() < 2 { Box::default() } else { maglev(&names, &weights, lookup_size(names.len())) };
-        Self { endpoints: endpoints.into(), lookup }
+        let lookup = if endpoints.len() < 2 { Box::default() } else { table_of(&endpoints) };
+        Self { endpoints, lookup, is_drawn: false }
     }
 
-    /// Chosen evenly at random.
+    /// Chosen at random, in proportion to the weights.
     pub fn random(endpoints: Vec<Endpoint>) -> Self {
-        Self { endpoints: endpoints.into(), lookup: Box::default() }
+        let endpoints = with_weight(endpoints);
+        let is_even = endpoints.windows(2).all(|pair| pair[0].weight == pair[1].weight);
+        let lookup = if is_even { Box::default() } else { table_of(&endpoints) };
+        Self { endpoints, lookup, is_drawn: true }
     }
 
     /// The endpoint with this address.
@@ -96,24 +101,35 @@ impl Backends {
 
     /// The endpoint that every node with the same endpoints chooses for a flow; `None` where a draw decides, or there is none.
     pub fn choice_of_every_node(&self, key: &FlowKey) -> Option<&Endpoint> {
-        let is_drawn = self.lookup.is_empty() && self.endpoints.len() > 1;
-        if is_drawn { None } else { self.choose(key, 0) }
+        if self.is_drawn && self.endpoints.len() > 1 { None } else { self.choose(key, 0) }
     }
 
     /// The endpoint for a new flow; `random` is any even draw. `None`: there is none.
     #[inline]
     pub fn choose(&self, key: &FlowKey, random: u32) -> Option<&Endpoint> {
-        match self.place(key) {
-            Some(place) => self.endpoints.get(usize::from(self.lookup[place])),
-            None => self.endpoints.get(scaled(random, self.endpoints.len())),
+        if self.lookup.is_empty() {
+            return self.endpoints.get(scaled(random, self.endpoints.len()));
         }
+        let place = self.place(key).unwrap_or_else(|| scaled(random, self.lookup.len()));
+        self.endpoints.get(usize::from(self.lookup[place]))
     }
 
-    /// Where in `lookup` the choice of a flow stands.
+    /// Where in `lookup` the choice of a flow stands, if the flow decides.
     #[inline]
     pub(crate) fn place(&self, key: &FlowKey) -> Option<usize> {
-        (!self.lookup.is_empty()).then(|| scaled(hash_of(key), self.lookup.len()))
+        let is_by_flow = !self.is_drawn && !self.lookup.is_empty();
+        is_by_flow.then(|| scaled(hash_of(key), self.lookup.len()))
     }
+}
+
+fn with_weight(endpoints: Vec<Endpoint>) -> Box<[Endpoint]> {
+    endpoints.into_iter().filter(|endpoint| endpoint.weight > 0).collect()
+}
+
+fn table_of(endpoints: &[Endpoint]) -> Box<[u16]> {
+    let names: Vec<String> = endpoints.iter().map(|e| format!("{}:{}", e.address, e.port)).collect();
+    let weights: Vec<u32> = endpoints.iter().map(|e| e.weight).collect();
+    maglev(&names, &weights, lookup_size(names.len()))
 }
 
 /// An even draw of 32 bits as an even draw below `len`.
@@ -196,6 +212,26 @@ mod tests {
             *shares.entry(chosen.address).or_default() += 1;
         }
         shares
+    }
+
+    #[test]
+    fn weights_count_under_both_schedulers() {
+        let mut weighted = endpoints(5);
+        for (endpoint, weight) in weighted.iter_mut().zip([0, 1, 2, 3, 4]) {
+            endpoint.weight = weight;
+        }
+        for backends in [Backends::maglev(weighted.clone()), Backends::random(weighted.clone())] {
+            let shares = spread(&backends);
+            for endpoint in &weighted {
+                let share = f64::from(shares.get(&endpoint.address).copied().unwrap_or(0)) / 65_536.0;
+                let due = f64::from(endpoint.weight) / 10.0;
+                assert!((share - due).abs() < 0.01, "{share} for {endpoint:?}");
+            }
+        }
+        weighted.iter_mut().for_each(|endpoint| endpoint.weight = 0);
+        for nobody in [Backends::maglev(weighted.clone()), Backends::random(weighted)] {
+            assert!(nobody.endpoints.is_empty() && nobody.lookup.is_empty());
+        }
     }
 
     #[test]

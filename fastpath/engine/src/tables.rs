@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::flow::Protocol;
 use crate::route::Routes;
 use crate::service::Services;
 use crate::snat::SnatPorts;
@@ -135,6 +136,22 @@ impl Timeouts {
 }
 
 impl Timeouts {
+    /// Seconds of silence that end no connection of a protocol, in whatever state it is: while one direction has been silent
+    /// for less, nobody has to look at the other.
+    #[inline]
+    pub fn shortest_s(&self, protocol: Protocol) -> u32 {
+        match protocol {
+            Protocol::Tcp => self.tcp_shortest_s(),
+            Protocol::Sctp => self.sctp_shortest_s(),
+            Protocol::Udp | Protocol::Icmp | Protocol::Icmpv6 => self.stateless_shortest_s(),
+        }
+    }
+
+    /// The shortest of UDP's and ICMP's.
+    pub fn stateless_shortest_s(&self) -> u32 {
+        self.udp_s.min(self.udp_stream_s).min(self.icmp_s).min(self.icmpv6_s)
+    }
+
     /// The shortest of TCP's.
     pub fn tcp_shortest_s(&self) -> u32 {
         let Self { tcp_syn_sent_s, tcp_syn_recv_s, tcp_established_s, tcp_fin_wait_s, tcp_close_wait_s, .. } = *self;

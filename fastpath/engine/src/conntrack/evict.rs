@@ -1,7 +1,7 @@
 //! Room in full buckets: who has to go.
 //!
 //! Slots of an ended connection are free only after their epoch, so a packet that finds both buckets full comes too
-//! late to make room for itself. Therefore each insert looks at what it leaves behind, and where few slots are left, or
+//! late to make room for itself. Therefore an insert into nearly full buckets looks at what it leaves behind, and where few slots are left, or
 //! are on their way to be free, it ends the connection of these buckets that matters least ([`Evictable`], then the
 //! idlest). To keep such a reserve only unanswered connections and those that are over go; answered datagrams go when
 //! there is nothing left at all, TCP connections and SCTP associations that are up never.
@@ -21,7 +21,7 @@ use crate::flow::Protocol;
 /// Slots of a pair of buckets that should be free or about to be. Under a flood of SYNs it is how many connections get in an
 /// epoch. More would cost room when there is no flood: at the design load 0.15 % of all inserts end another connection for
 /// it, with 4 it would be 2.6 % (simulated; 0.1 % at a load of 86.5 %).
-const RESERVE: u32 = if cfg!(loom) { 1 } else { 2 };
+pub(super) const RESERVE: u32 = if cfg!(loom) { 1 } else { 2 };
 
 /// A connection that may go.
 struct Candidate {

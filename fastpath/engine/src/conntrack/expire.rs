@@ -1,17 +1,19 @@
 //! Idle connections go. Each worker walks its own share of the table, a bounded number of slots at a time, and judges a
 //! connection by both of its directions where it meets the original entry.
 //!
-//! It skips slots without a tag 4 at a time, so an empty table costs little. A packet that passes between the judgement
+//! It skips slots without a tag 4 at a time, so an empty table costs little, and reads the other direction only of what has
+//! been silent for a while; a bucket's entries stand side by side. A packet that passes between the judgement
 //! and the end finds no flow afterwards and is admitted anew.
 
 use atalho_layout::state::KIND_REPLY;
 
 use super::ConnTable;
 use super::epochs::Epochs;
-use super::family::{Family, SLOTS};
+use super::family::{Family, SLOTS, TICK};
 use super::find::slots_of;
 use super::half::Half;
 use crate::atomic::Ordering;
+use crate::flow::Protocol;
 use crate::tables::Timeouts;
 
 /// Where a worker's walk stands.
@@ -89,8 +91,16 @@ pub(super) fn expire(
 
 impl<F: Family> Half<F> {
     pub(super) fn expire_bucket(&self, bucket: u32, now_s: u32, timeouts: &Timeouts, epochs: &Epochs) -> u32 {
+        // What has just been active costs no look at its other direction, which stands anywhere in the table.
+        let may_be_idle = |slot: &u32| {
+            let entry = self.entry(*slot);
+            let kind = entry[F::KIND].load(Ordering::Relaxed);
+            let idle_s = now_s.wrapping_sub(entry[TICK].load(Ordering::Relaxed));
+            kind & KIND_REPLY == 0
+                && Protocol::from_number(kind as u8).is_none_or(|protocol| idle_s >= timeouts.shortest_s(protocol))
+        };
         slots_of(bucket, self.tagged(bucket))
-            .filter(|slot| self.entry(*slot)[F::KIND].load(Ordering::Relaxed) & KIND_REPLY == 0)
+            .filter(may_be_idle)
             .filter_map(|slot| self.judge(slot))
             .filter(|judged| judged.is_expired(now_s, timeouts))
             .filter(|judged| self.end(epochs, judged.original))

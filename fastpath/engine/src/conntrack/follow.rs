@@ -24,14 +24,12 @@ pub enum Segment {
 }
 
 impl Segment {
-    /// Seconds of silence that end no connection of the packet's protocol, in whatever state it is: while its own direction
-    /// has been silent for less, nobody has to look at the other.
     #[inline]
     fn shortest_timeout_s(&self, timeouts: &Timeouts) -> u32 {
         match self {
             Self::Tcp(_) => timeouts.tcp_shortest_s(),
             Self::Sctp(_) => timeouts.sctp_shortest_s(),
-            Self::Other => timeouts.udp_s.min(timeouts.udp_stream_s).min(timeouts.icmp_s).min(timeouts.icmpv6_s),
+            Self::Other => timeouts.stateless_shortest_s(),
         }
     }
 }

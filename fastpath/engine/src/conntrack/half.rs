@@ -30,6 +30,8 @@ pub(super) struct Claim {
     /// `CTL` with the phase taken out.
     sequence: u32,
     hash: u32,
+    /// Slots of the pair of buckets that have no tag beside this one.
+    pub left: u32,
 }
 
 pub(crate) struct Half<F: Family> {
@@ -122,15 +124,17 @@ impl<F: Family> Half<F> {
 
     /// Takes a free slot of the emptier bucket, else of the other one.
     pub(super) fn claim(&self, hash: u32, epochs: &Epochs) -> Option<Claim> {
-        self.untagged(hash).find_map(|slot| self.claim_slot(slot, hash, epochs))
+        let (count, mut slots) = self.untagged(hash);
+        slots.find_map(|slot| self.claim_slot(slot, hash, epochs)).map(|claim| Claim { left: count - 1, ..claim })
     }
 
-    /// The slots without a tag, those of the emptier bucket first. Some are not free yet.
+    /// The slots without a tag, and how many they are, those of the emptier bucket first. Some are not free yet.
     #[inline]
-    pub(super) fn untagged(&self, hash: u32) -> impl Iterator<Item = u32> + use<F> {
+    pub(super) fn untagged(&self, hash: u32) -> (u32, impl Iterator<Item = u32> + use<F>) {
         let [first, second] = self.pair(hash).map(|bucket| (bucket, !self.tagged(bucket) & LANES_ALL));
-        let order = if first.1.count_ones() >= second.1.count_ones() { [first, second] } else { [second, first] };
-        order.into_iter().flat_map(|(bucket, lanes)| slots_of(bucket, lanes))
+        let counts = [first, second].map(|(_, lanes)| lanes.count_ones());
+        let order = if counts[0] >= counts[1] { [first, second] } else { [second, first] };
+        (counts[0] + counts[1], order.into_iter().flat_map(|(bucket, lanes)| slots_of(bucket, lanes)))
     }
 
     fn claim_slot(&self, slot: u32, hash: u32, epochs: &Epochs) -> Option<Claim> {
@@ -148,7 +152,7 @@ impl<F: Family> Half<F> {
         entry[CTL].compare_exchange(ctl, sequence | Phase::Claimed as u32, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         // A reader that sees a word written from here on also sees that the slot was claimed.
         fence(Ordering::Release);
-        Some(Claim { slot, sequence, hash })
+        Some(Claim { slot, sequence, hash, left: 0 })
     }
 
     /// Shows a claimed slot, its key written, to other inserters. The caller has to fence before it looks for theirs.

@@ -17,6 +17,7 @@ use atalho_layout::state::{KIND_DNAT, KIND_REPLY, KIND_SERVICE, KIND_SNAT};
 use atalho_layout::{Phase, SECRET_WORDS};
 
 use super::epochs::Epochs;
+use super::evict::RESERVE;
 use super::family::{CTL, Family, KEY, TICK};
 use super::half::{Claim, Half};
 use super::tcp::Track;
@@ -35,6 +36,8 @@ pub struct Inserted {
     /// The original direction.
     pub flow: Flow,
     pub reply: FlowRef,
+    /// Its buckets are nearly full: room has to be made.
+    pub(super) is_tight: bool,
 }
 
 /// Why nothing was inserted.
@@ -102,6 +105,7 @@ impl<F: Family> Half<F> {
                 return Ok(Inserted {
                     flow: original.flow(to.slot, sequence, back.slot),
                     reply: FlowRef { is_ipv6: F::IS_IPV6, slot: back.slot, sequence: reply_sequence },
+                    is_tight: to.left.min(back.left) <= RESERVE,
                 });
             };
             self.retract(&to);

@@ -21,7 +21,7 @@ use crate::wire::Packet;
 pub(super) struct Plan<'t> {
     source: IpAddr,
     source_port: u16,
-    destination: (IpAddr, u16),
+    pub(super) destination: (IpAddr, u16),
     next_hop: u32,
     /// Next hop of the answers.
     back: u32,
@@ -32,8 +32,8 @@ pub(super) struct Plan<'t> {
     drawn: Option<Candidates<'t>>,
     /// The answers' key. `None` where it is of two families.
     pub(super) reply: Option<Probe>,
-    /// What session affinity has to remember.
-    pub(super) binds: Option<(&'t Affinity, IpAddr)>,
+    /// The Service's session affinity, which has to remember the destination.
+    pub(super) binds: Option<&'t Affinity>,
 }
 
 /// What the table made of a plan.

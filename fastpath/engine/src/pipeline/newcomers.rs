@@ -187,8 +187,8 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
     fn note_new(&mut self, plan: &Plan<'_>, packet: &Packet) {
         self.parts.counters.admitted();
         self.has_admitted = true;
-        if let Some((affinity, endpoint)) = plan.binds {
-            self.parts.affinity.remember(packet.src, affinity, endpoint, self.now_s);
+        if let Some(affinity) = plan.binds {
+            self.parts.affinity.remember(packet.src, affinity, plan.destination.0, self.now_s);
             self.has_bound = true;
         }
     }
