@@ -14,6 +14,7 @@
 #define UDP (IP + 20)
 #define DATA (UDP + 8)
 #define MAGIC 0x4154
+#define PROBE 0x4c54
 #define PORT_BASE 10000
 /* Flows of one client, by their source port; the next ones are another client's. */
 #define CLIENT_FLOWS 32768
@@ -211,6 +212,19 @@ int judge(struct __sk_buff *skb)
     __u32 only = 0;
     bpf_map_update_elem(&wrong_frame, &only, frame, 0);
     return add_one(WRONG, TC_DROP);
+}
+
+/* What a socket that waits for probes is to see: nothing of the other traffic. */
+SEC("socket")
+int probes(struct __sk_buff *skb)
+{
+    __u16 frame[WORDS];
+
+    if (skb->len != FRAME_BYTES || bpf_skb_load_bytes(skb, 0, frame, FRAME_BYTES))
+        return 0;
+    return frame[6] == htons(ETH_IPV4) && ((__u8 *)frame)[IP + 9] == PROTO_UDP && frame[DATA / 2] == htons(PROBE)
+               ? FRAME_BYTES
+               : 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

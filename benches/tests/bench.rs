@@ -6,6 +6,7 @@ use std::process::Command;
 use atalho_benches::bench::contender::kernel::Kernel;
 use atalho_benches::bench::contender::l2fwd::L2fwd;
 use atalho_benches::bench::contender::{Contender, Tools};
+use atalho_benches::bench::probe::Probing;
 use atalho_benches::bench::programs::Flows;
 use atalho_benches::bench::site::{Measured, Site, Stretch};
 use atalho_benches::lab::command::run_in;
@@ -97,6 +98,11 @@ fn every_packet_through_the_kernel_is_counted_and_a_changed_one_voids_the_run() 
     let spread = site.measure(&Stretch { spread: true, ..gentle(Flows::Lasting(64)) }).unwrap();
     assert!(spread.delivered > 0, "{spread:?}");
     whole(|| site.control(0.2));
+    for (fresh, beside_pps) in [(false, None), (true, None), (false, Some(20_000.0))] {
+        let latency = site.probe(Probing { samples: 200, fresh, beside_pps }).unwrap();
+        assert!(latency.samples > 0 && latency.samples + latency.lost == 200, "{latency:?}");
+        assert!(0 < latency.p50_ns && latency.p50_ns <= latency.p999_ns, "{latency:?}");
+    }
 
     for line in [
         "add table ip bench",
@@ -122,6 +128,7 @@ fn the_raw_forwarder_sends_back_what_it_was_sent() {
     let fast = Stretch { seconds: 0.2, pps: None, flows: Flows::Lasting(1024), spread: false };
     let measured = site.measure(&fast).unwrap();
     assert!(measured.delivered > 0 && measured.forwarder_cpu_ns > 0, "{measured:?}");
+    assert!(site.probe(Probing { samples: 200, fresh: false, beside_pps: None }).unwrap().samples > 0);
 }
 
 /// A node of which only this program is needed.

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
+use super::probe::{Latency, Probing};
 use super::programs::{Arrived, Programs, Sending, Sent, Stream};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -15,6 +16,7 @@ enum Order {
     Load { stream: Stream, interface: String, spare: [String; 2], core: usize },
     Send(Sending),
     Arrived,
+    Probe(Probing),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,6 +24,7 @@ enum Answer {
     Loaded,
     Sent(Sent),
     Arrived(Arrived),
+    Probed(Latency),
     Failed(String),
 }
 
@@ -46,6 +49,7 @@ fn obey(order: Order, programs: &mut Option<Programs>) -> Result<Answer> {
         }
         Order::Send(sending) => Answer::Sent(loaded?.send(&sending)?),
         Order::Arrived => Answer::Arrived(loaded?.arrived()?),
+        Order::Probe(probing) => Answer::Probed(loaded?.probe(&probing)?),
     })
 }
 
@@ -92,6 +96,13 @@ impl Agent {
     pub fn arrived(&mut self) -> Result<Arrived> {
         match self.ask(&Order::Arrived)? {
             Answer::Arrived(arrived) => Ok(arrived),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    pub fn probe(&mut self, probing: Probing) -> Result<Latency> {
+        match self.ask(&Order::Probe(probing))? {
+            Answer::Probed(latency) => Ok(latency),
             other => Err(unexpected(other)),
         }
     }

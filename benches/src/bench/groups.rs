@@ -21,7 +21,11 @@ const BESIDE_RULES: &str = "pipeline / kube-proxy nftables";
 /// Everybody there is, by the number of Services where that makes a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Peer {
-    Worker(u32),
+    /// Datagrams' flows that are not answered live for so many seconds.
+    Worker {
+        services: u32,
+        udp_s: u32,
+    },
     KubeProxy(u32),
     Kernel,
     L2fwd,
@@ -31,7 +35,7 @@ pub enum Peer {
 impl Peer {
     pub fn contender(self) -> Box<dyn Contender> {
         match self {
-            Self::Worker(services) => Box::new(Worker { cluster: Cluster { services } }),
+            Self::Worker { services, udp_s } => Box::new(Worker { cluster: Cluster { services }, udp_s }),
             Self::KubeProxy(services) => Box::new(KubeProxy { cluster: Cluster { services } }),
             Self::Kernel => Box::new(Kernel),
             Self::L2fwd => Box::new(L2fwd),
@@ -42,7 +46,7 @@ impl Peer {
     /// Part of the names of its namespaces.
     pub fn label(self) -> String {
         match self {
-            Self::Worker(services) => format!("worker{services}"),
+            Self::Worker { services, udp_s } => format!("worker{services}-{udp_s}"),
             Self::KubeProxy(services) => format!("proxy{services}"),
             Self::Kernel => "kernel".into(),
             Self::L2fwd => "l2fwd".into(),
@@ -81,6 +85,21 @@ pub struct Group {
     pub comparisons: Vec<Comparison>,
 }
 
+/// One contender and its probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatencyEntry {
+    pub peer: Peer,
+    /// Every probe begins a flow.
+    pub fresh: bool,
+}
+
+/// What is compared in latency: entries by their indices, less is better.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatencyGroup {
+    pub entries: Vec<LatencyEntry>,
+    pub comparisons: Vec<Comparison>,
+}
+
 /// Names by which parts of a run can be asked for, beside the groups': what `live` does not do.
 pub const MEMORY: &str = "memory";
 pub const LATENCY: &str = "latency";
@@ -88,6 +107,49 @@ pub const LATENCY: &str = "latency";
 /// All groups. A `quick` run has a smaller cluster.
 pub fn all(quick: bool) -> Vec<Group> {
     vec![forwarding(), l2fwd(), testpmd(), lasting(quick), fresh(quick)]
+}
+
+/// Who is probed.
+pub fn latency(quick: bool) -> LatencyGroup {
+    let (most, not_judged) = many(quick);
+    let entry = |peer, fresh| LatencyEntry { peer, fresh };
+    let command = "./scripts/bench --full latency";
+    let few = worker(SERVICES_FEW, Flows::Lasting(1024));
+    let entries = vec![
+        entry(few, false),
+        entry(Peer::L2fwd, false),
+        entry(Peer::Kernel, false),
+        entry(Peer::KubeProxy(most), false),
+        entry(worker(most, Flows::Fresh), true),
+        entry(Peer::KubeProxy(most), true),
+    ];
+    let established = Comparison {
+        goal: Some(Goal {
+            number: 9,
+            what: "round trip, pipeline / raw AF_XDP l2fwd",
+            command,
+            accept: 1.15,
+            aim: 1.05,
+        }),
+        case: "p50, one flow".into(),
+        above: 0,
+        below: vec![1],
+        not_judged: None,
+    };
+    let fresh = Comparison {
+        goal: Some(Goal {
+            number: 9,
+            what: "round trip, pipeline / kube-proxy nftables",
+            command,
+            accept: 1.0,
+            aim: 0.8,
+        }),
+        case: format!("p50, every probe a new flow, {most} Services"),
+        above: 4,
+        below: vec![5],
+        not_judged,
+    };
+    LatencyGroup { entries, comparisons: vec![established, fresh] }
 }
 
 /// What can be asked for by name.
@@ -106,6 +168,15 @@ pub fn chosen(names: &[String], quick: bool) -> Vec<Group> {
     all(quick).into_iter().filter(is_asked_for).collect()
 }
 
+/// Flows that last must not end because the generator has not come round to them; flows that are to be new have to make room.
+fn worker(services: u32, flows: Flows) -> Peer {
+    let udp_s = match flows {
+        Flows::Lasting(_) => 3600,
+        Flows::Fresh => 30,
+    };
+    Peer::Worker { services, udp_s }
+}
+
 fn is_number(goal: Option<Goal>, name: &str) -> bool {
     goal.is_some_and(|goal| goal.number.to_string() == name)
 }
@@ -121,7 +192,7 @@ fn fresh_of(peer: Peer) -> Entry {
 fn forwarding() -> Group {
     Group {
         name: "forwarding",
-        entries: vec![lasting_of(Peer::Worker(SERVICES_FEW), 1024), lasting_of(Peer::Kernel, 1024)],
+        entries: vec![lasting_of(worker(SERVICES_FEW, Flows::Lasting(1024)), 1024), lasting_of(Peer::Kernel, 1024)],
         comparisons: vec![Comparison {
             goal: None,
             case: "pipeline / kernel forwarding without NAT".into(),
@@ -133,7 +204,7 @@ fn forwarding() -> Group {
 }
 
 fn l2fwd() -> Group {
-    let [pipeline, raw] = [Peer::Worker(SERVICES_FEW), Peer::L2fwd];
+    let [pipeline, raw] = [worker(SERVICES_FEW, Flows::Lasting(FLOWS_MAX)), Peer::L2fwd];
     let comparison = |flows: &str, above, accept, aim| Comparison {
         goal: Some(Goal {
             number: 1,
@@ -190,13 +261,14 @@ fn lasting(quick: bool) -> Group {
     let (most, not_judged) = many(quick);
     let of = |peer: Peer, flows| lasting_of(peer, flows);
     let spread = |entry: Entry| Entry { spread: true, ..entry };
-    let [few, worker, rules] = [Peer::Worker(SERVICES_FEW), Peer::Worker(most), Peer::KubeProxy(most)];
+    let [few, many] = [SERVICES_FEW, most].map(|services| worker(services, Flows::Lasting(1024)));
+    let rules = Peer::KubeProxy(most);
     let mut entries = vec![
         of(few, 1024),
-        of(worker, 1024),
+        of(many, 1024),
         of(rules, 1024),
         spread(of(rules, 1024)),
-        of(worker, 65_536),
+        of(many, 65_536),
         of(rules, 65_536),
         spread(of(rules, 65_536)),
         of(Peer::KubeProxy(SERVICES_FEW), 1024),
@@ -224,8 +296,8 @@ fn fresh(quick: bool) -> Group {
     let (most, not_judged) = many(quick);
     let rules = Peer::KubeProxy(most);
     let mut entries = vec![
-        fresh_of(Peer::Worker(SERVICES_FEW)),
-        fresh_of(Peer::Worker(most)),
+        fresh_of(worker(SERVICES_FEW, Flows::Fresh)),
+        fresh_of(worker(most, Flows::Fresh)),
         fresh_of(rules),
         Entry { spread: true, ..fresh_of(rules) },
         fresh_of(Peer::KubeProxy(SERVICES_FEW)),

@@ -5,33 +5,39 @@
 //! a worker.
 //!
 //! `groups` is the one list of what is compared with what; `contender` holds who forwards, a file for each, and `cluster` the
-//! Services that they are given. `live` drives frames through nodes made of namespaces: `programs` makes and judges them in the
-//! kernel, `agent` holds those programs inside a namespace, `site` is one node with its far side, `cpu` reads what it all
-//! cost, `priority` keeps the rest of the machine out of the way, `handover` tells how far the cores are apart.
-//! `statistics` and `report` make figures of it; a `ratio` that has to be reached is judged, and `output` prints and keeps
-//! what a command found.
+//! Services that they are given. `live` drives frames through nodes made of namespaces, and `latency` probes them: `programs`
+//! makes and judges frames in the kernel, `probe` takes the time of single ones, `agent` holds both inside a namespace, `site`
+//! is one node with its far side, `cpu` reads what it all cost, `priority` keeps the rest of the machine out of the way,
+//! `handover` tells how far the cores are apart.
+//!
+//! `statistics`, `report` and `chart` make figures and pictures of it; a `ratio` that has to be reached is judged, `output`
+//! prints and keeps what a command found, `document` puts it into README.md.
 //!
 //! `table` measures look-ups alone, in huge pages as `memory` tells, `density` what memory `connections` take, `scale` what
 //! a second worker brings, `setup` how fast connections come; `instructions` counts those of fixed `cases`.
 
 pub mod agent;
 pub mod cases;
+pub mod chart;
 pub mod cluster;
 pub mod connections;
 pub mod contender;
 pub mod cpu;
 pub mod density;
+pub mod document;
 pub mod engine;
 pub mod frames;
 pub mod groups;
 pub mod handover;
 pub mod in_memory;
 pub mod instructions;
+pub mod latency;
 pub mod live;
 pub mod memory;
 pub mod node;
 pub mod output;
 pub mod priority;
+pub mod probe;
 pub mod programs;
 pub mod ratio;
 pub mod report;

@@ -16,6 +16,7 @@ use etherparse::PacketBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::cpu;
+use super::probe::{Latency, Probe, Probing};
 
 static TRAFFIC: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/traffic.o"));
 
@@ -31,6 +32,9 @@ const TIME_TO_LIVE: u8 = 64;
 const BATCH: u32 = 64;
 /// Frames of one call. A quarter of a worker's receive ring: a burst of it finds room.
 const BURST: u32 = 512;
+
+/// Of the traffic beside probes.
+const BESIDE_FLOWS: u32 = 1024;
 
 const SENT: u32 = 0;
 const SWALLOWED: u32 = 1;
@@ -115,6 +119,7 @@ pub struct Programs {
     interface: u32,
     nothing: u32,
     generation: u32,
+    probe: Probe,
 }
 
 impl Programs {
@@ -132,13 +137,32 @@ impl Programs {
         // Nothing comes in there. Of a program that is attached nowhere the kernel rebuilds its call table at each run,
         // and waits for a grace period each time.
         attach_xdp(&mut object, "generate", spare[0])?;
-        Ok(Self { object, frame, interface: ifindex(interface)?, nothing: ifindex(spare[0])?, generation: 0 })
+        let filter = object.program_mut("probes").context("no program probes")?;
+        let probe = Probe::open(stream, interface, filter.try_into().context("probes is no socket filter")?)?;
+        Ok(Self { object, frame, probe, interface: ifindex(interface)?, nothing: ifindex(spare[0])?, generation: 0 })
     }
 
-    /// Sends for a while. Returns later than asked by one burst at most.
-    pub fn send(&mut self, sending: &Sending) -> Result<Sent> {
-        ensure!(sending.seconds > 0.0 && sending.seconds <= 60.0, "{} seconds: above 0, 60 at most", sending.seconds);
-        let (flows, fresh) = match sending.flows {
+    /// Probes while other traffic goes beside them, in bursts that are short enough to fit in between.
+    pub fn probe(&mut self, probing: &Probing) -> Result<Latency> {
+        self.set_stretch(Flows::Lasting(BESIDE_FLOWS), self.interface)?;
+        let Self { object, frame, probe, .. } = self;
+        let generator = xdp(object, "generate")?;
+        let gap = probing.beside_pps.map(|pps| Duration::from_secs_f64(f64::from(BATCH) / pps.max(1.0)));
+        let mut due = Instant::now();
+        probe.run(probing, || {
+            let Some(gap) = gap else { return Ok(()) };
+            let now = Instant::now();
+            if now >= due {
+                // What was missed is not made up for: that would be a burst.
+                due = now.max(due + gap);
+                burst(generator, frame, BATCH)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn set_stretch(&mut self, flows: Flows, out: u32) -> Result<()> {
+        let (flows, fresh) = match flows {
             Flows::Lasting(flows) => {
                 ensure!(
                     flows.is_power_of_two() && flows <= FLOWS_MAX,
@@ -149,10 +173,15 @@ impl Programs {
             Flows::Fresh => (1, 1),
         };
         self.generation = self.generation % GENERATIONS + 1;
-        let out = if sending.into_nothing { self.nothing } else { self.interface };
         let map = self.object.map_mut("stretches").context("no map stretches")?;
         let mut stretches: Array<&mut MapData, [u32; 4]> = Array::try_from(map)?;
-        stretches.set(0, [out, flows, fresh, self.generation], 0)?;
+        Ok(stretches.set(0, [out, flows, fresh, self.generation], 0)?)
+    }
+
+    /// Sends for a while. Returns later than asked by one burst at most.
+    pub fn send(&mut self, sending: &Sending) -> Result<Sent> {
+        ensure!(sending.seconds > 0.0 && sending.seconds <= 60.0, "{} seconds: above 0, 60 at most", sending.seconds);
+        self.set_stretch(sending.flows, if sending.into_nothing { self.nothing } else { self.interface })?;
         let before = sum(&self.object, SENT)?;
         let generator = xdp(&mut self.object, "generate")?;
         let (start, length) = (Instant::now(), Duration::from_secs_f64(sending.seconds));
@@ -166,13 +195,7 @@ impl Programs {
                 due += gap;
             }
             let began_ns = cpu::of_this_thread_ns();
-            let options = TestRunOptions {
-                data_in: Some(&self.frame),
-                repeat: BURST,
-                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-                ..TestRunOptions::new()
-            };
-            generator.test_run(options).context("the kernel does not send the generator's frames")?;
+            burst(generator, &self.frame, BURST)?;
             cpu_ns += cpu::of_this_thread_ns() - began_ns;
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -227,6 +250,17 @@ fn load(stream: &Stream, frame: &[u8]) -> Result<Ebpf> {
         .override_global("sink_ttl", &(TIME_TO_LIVE - stream.hops), true)
         .load(TRAFFIC)
         .context("cannot load the bench's kernel programs")
+}
+
+fn burst(generator: &mut Xdp, frame: &[u8], frames: u32) -> Result<()> {
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        repeat: frames,
+        attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+        ..TestRunOptions::new()
+    };
+    generator.test_run(options).context("the kernel does not send the generator's frames")?;
+    Ok(())
 }
 
 fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {

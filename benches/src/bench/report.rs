@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::engine::EngineFigures;
-use super::groups::{Comparison, Group};
+use super::groups::{Comparison, Group, LatencyGroup};
+use super::latency::{self, LatencyRecord, SHARES};
 use super::live::{EntryRecord, GroupRecord};
 use super::ratio::{Goal, JudgedRatio};
 use super::statistics::Spread;
@@ -44,6 +45,7 @@ pub struct BenchReport {
     pub machine: Machine,
     pub ratios: Vec<Measurement>,
     pub groups: Vec<GroupRecord>,
+    pub latency: Vec<LatencyRecord>,
     /// The pipeline in memory, by case.
     pub memory: Vec<EngineFigures>,
 }
@@ -69,13 +71,17 @@ impl Measurement {
         let moved = group.control_moved();
         let unsteady =
             (moved > CONTROL_MOVED_MAX).then(|| format!("the control moved by {:.0} % meanwhile", 100.0 * moved));
-        let reason = comparison.not_judged.clone().or(unsteady);
+        Some(Self::of(comparison, value, comparison.not_judged.clone().or(unsteady)))
+    }
+
+    /// `reason`: why it is not judged.
+    fn of(comparison: &Comparison, value: Spread, reason: Option<String>) -> Self {
         let judged = comparison.goal.map(|goal| goal.judge(&comparison.case, value, reason.is_none()));
         let what = match comparison.goal {
             Some(goal) => format!("{}, {}", goal.what, comparison.case),
             None => comparison.case.clone(),
         };
-        Some(Self { what, value, judged, reason })
+        Self { what, value, judged, reason }
     }
 
     fn row(&self) -> [String; 6] {
@@ -109,7 +115,18 @@ impl BenchReport {
             .flat_map(|(group, record)| group.comparisons.iter().filter_map(|of| Measurement::new(of, record)))
             .collect();
         let groups = measured.into_iter().map(|(_, record)| record).collect();
-        Self { machine, ratios, groups, memory }
+        Self { machine, ratios, groups, latency: Vec::new(), memory }
+    }
+
+    /// Adds what probes found.
+    pub fn with_latency(mut self, group: &LatencyGroup, records: Vec<LatencyRecord>) -> Self {
+        let ratio = |of: &Comparison| {
+            let value = latency::ratio(records.get(of.above)?, records.get(*of.below.first()?)?)?;
+            Some(Measurement::of(of, value, of.not_judged.clone()))
+        };
+        self.ratios.extend(group.comparisons.iter().filter_map(ratio));
+        self.latency = records;
+        self
     }
 
     /// Whether every ratio that could be judged was, on a machine that stood still.
@@ -124,6 +141,9 @@ impl BenchReport {
             let _ = writeln!(out, "{}\n{}", group.name, columns(&ENTRY_HEADER, &entry_rows(group)));
             out.push_str(&remarks(group));
             out.push('\n');
+        }
+        if !self.latency.is_empty() {
+            let _ = writeln!(out, "latency\n{}", columns(&LATENCY_HEADER, &latency_rows(&self.latency)));
         }
         if !self.memory.is_empty() {
             let _ = writeln!(out, "in memory, no socket\n{}", columns(&MEMORY_HEADER, &memory_rows(&self.memory)));
@@ -149,6 +169,10 @@ impl BenchReport {
         out.push('\n');
         let entries: Vec<[String; 7]> = self.groups.iter().flat_map(entry_rows).collect();
         out.push_str(&table(&ENTRY_HEADER, &entries));
+        if !self.latency.is_empty() {
+            out.push('\n');
+            out.push_str(&table(&LATENCY_HEADER, &latency_rows(&self.latency)));
+        }
         if !self.memory.is_empty() {
             out.push('\n');
             out.push_str(&table(&MEMORY_HEADER, &memory_rows(&self.memory)));
@@ -216,6 +240,31 @@ fn remarks(group: &GroupRecord) -> String {
     out
 }
 
+const LATENCY_HEADER: [&str; 7] =
+    ["round trip, µs: p50 / p99 / p99.9", "flows", "idle", "at 10 %", "at 50 %", "at 90 %", "lost"];
+const _: () = assert!(SHARES.len() == LATENCY_HEADER.len() - 4, "a column for each share");
+
+fn latency_rows(records: &[LatencyRecord]) -> Vec<[String; 7]> {
+    let micros = |ns: [f64; 3]| ns.map(|ns| format!("{:.1}", ns / 1e3)).join(" / ");
+    let row = |record: &LatencyRecord| {
+        let busy = |share: usize| {
+            let at = record.busy.get(share)?;
+            Some(micros([at.p50_ns, at.p99_ns, at.p999_ns].map(|ns| ns as f64)))
+        };
+        let optional = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        [
+            record.what.clone(),
+            record.flows.into(),
+            optional(record.idle_ns().map(micros)),
+            optional(busy(0)),
+            optional(busy(1)),
+            optional(busy(2)),
+            record.lost().to_string(),
+        ]
+    };
+    records.iter().map(row).collect()
+}
+
 const MEMORY_HEADER: [&str; 3] = ["pipeline in memory", "ns a packet", "quartiles"];
 
 fn memory_rows(memory: &[EngineFigures]) -> Vec<[String; 3]> {
@@ -233,7 +282,9 @@ fn memory_rows(memory: &[EngineFigures]) -> Vec<[String; 3]> {
 
 /// Aligned columns; writing to a string cannot fail.
 fn columns<const N: usize>(header: &[&str; N], rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0).max(header[column].len());
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(header[column].chars().count())
+    };
     let widths: [usize; N] = std::array::from_fn(width);
     let line = |cells: [&str; N]| {
         let cells: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();

@@ -11,6 +11,7 @@ use super::agent::Agent;
 use super::cluster::{self, Cluster, ENDPOINTS};
 use super::contender::{Contender, Ground, Running, Tools, Way};
 use super::cpu;
+use super::probe::{Latency, Probing};
 use super::programs::{Arrived, FLOWS_MAX, Flows, Sending, Sent, Stream};
 use crate::lab::command::{ip, run, run_in};
 use crate::lab::network::{self, Network};
@@ -130,6 +131,17 @@ impl Site {
         let measured = self.stretch(Sending { seconds, pps, flows, into_nothing: false });
         self.hold()?;
         measured
+    }
+
+    /// How long probes take, there and back.
+    pub fn probe(&mut self, probing: Probing) -> Result<Latency> {
+        if self.spread {
+            self.set_spread(false)?;
+        }
+        self.release()?;
+        let latency = self.agent.probe(probing);
+        self.hold()?;
+        latency.with_context(|| self.contender.name())
     }
 
     /// The same generator with nothing behind it but an XDP program that drops.

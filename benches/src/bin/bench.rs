@@ -13,7 +13,7 @@ use atalho_benches::bench::live::{self, LiveOptions, Progress, Sites};
 use atalho_benches::bench::output::{Output, keep};
 use atalho_benches::bench::priority::Ahead;
 use atalho_benches::bench::report::{BenchReport, Machine};
-use atalho_benches::bench::{density, groups, instructions, scale, setup, snapshot, table};
+use atalho_benches::bench::{density, document, groups, instructions, latency, scale, setup, snapshot, table};
 use atalho_benches::lab::lock::Lock;
 use atalho_benches::lab::signal::Interrupt;
 use clap::{Parser, Subcommand};
@@ -97,6 +97,9 @@ struct RunArguments {
     /// Where the figures are kept; benches/results if not given.
     #[arg(long, value_name = "FOLDER")]
     results: Option<PathBuf>,
+    /// Puts the tables into README.md and the charts into docs.
+    #[arg(long)]
+    readme: bool,
 }
 
 #[derive(clap::Args)]
@@ -192,6 +195,7 @@ fn run(arguments: RunArguments) -> Result<bool> {
     let known = groups::names();
     for name in &arguments.names {
         let is_ratio = !groups::chosen(std::slice::from_ref(name), true).is_empty();
+        let is_ratio = is_ratio || name == "9";
         ensure!(
             known.contains(&name.as_str()) || is_ratio,
             "nothing is called {name:?}: {}, or a ratio's number",
@@ -217,17 +221,29 @@ fn run(arguments: RunArguments) -> Result<bool> {
     let is_asked_for = |name: &str| arguments.names.is_empty() || arguments.names.iter().any(|asked| asked == name);
     let memory =
         if is_asked_for(groups::MEMORY) { memory(&progress, &interrupt, options.seconds)? } else { Vec::new() };
+    let is_probed = is_asked_for(groups::LATENCY) || arguments.names.iter().any(|name| name == "9");
+    let probed = is_probed.then(|| groups::latency(quick));
     let mut measured = Vec::new();
     let mut groups = groups::chosen(&arguments.names, quick);
     while !groups.is_empty() {
         let group = groups.remove(0);
         let record = live::run(&group, &mut sites, &progress, &interrupt)?;
         measured.push((group, record));
-        sites.keep(|peer| groups.iter().flat_map(|group| &group.entries).any(|entry| entry.peer == peer));
+        sites.keep(|peer| {
+            groups.iter().flat_map(|group| &group.entries).any(|entry| entry.peer == peer)
+                || probed.iter().flat_map(|group| &group.entries).any(|entry| entry.peer == peer)
+        });
     }
-    let report = BenchReport::new(machine, measured, memory);
+    let mut report = BenchReport::new(machine, measured, memory);
+    if let Some(group) = &probed {
+        let records = latency::run(group, options.pairs, &mut sites, &progress, &interrupt)?;
+        report = report.with_latency(group, records);
+    }
     let json = serde_json::to_string(&report)?;
     keep(arguments.results.as_deref(), "bench", &json)?;
+    if arguments.readme {
+        document::update(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &report)?;
+    }
     match arguments.output {
         Output::Json => println!("{json}"),
         Output::Text => print!("{}", report.text()),

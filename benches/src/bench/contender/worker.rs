@@ -14,6 +14,8 @@ const FLOWS_MAX: u32 = 1 << 21;
 
 pub struct Worker {
     pub cluster: Cluster,
+    /// Seconds that an unanswered datagram's flow lives.
+    pub udp_s: u32,
 }
 
 impl Contender for Worker {
@@ -34,7 +36,11 @@ impl Contender for Worker {
         let folder = plan.manifests();
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("bench.json"), serde_json::to_vec(&self.cluster.manifest())?)?;
-        let config = daemon::write_config(plan, Some(1), &format!("\n[conntrack]\nmax_flows = {FLOWS_MAX}\n"))?;
+        let config = daemon::write_config(
+            plan,
+            Some(1),
+            &format!("\n[conntrack]\nmax_flows = {FLOWS_MAX}\nudp_s = {}\n", self.udp_s),
+        )?;
         let mut daemon = Daemon::start(&tools.atalho, plan, &config, &Objects::Manifests(folder))?;
         daemon.wait_ready(Duration::from_secs(60))?;
         Ok(Some(Box::new(daemon)))
