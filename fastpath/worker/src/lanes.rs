@@ -1,9 +1,9 @@
 //! What a turn works on: the two ports, their frames, the engine, the queues to the slow path and control. Every
 //! method is one line of [`crate::Worker::turn`].
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use atalho_engine::conntrack::Epochs;
 use atalho_engine::counters::Counters;
 use atalho_engine::handoff::{Handoff, Task, WorkerQueues};
@@ -43,44 +43,43 @@ pub struct Lanes<P> {
     batch: Vec<(Frame, u32)>,
     received: Vec<Frame>,
     returned: Vec<Box<Handoff>>,
+    outcomes: Vec<Outcome>,
     /// A copy of what comes in, if somebody wants one.
     pub tap: Option<Tap>,
     /// Set when a packet was punted: the slow path has to be told once.
     pub has_punted: bool,
 }
 
-/// What the engine said about one packet, kept while its frame moves.
+/// What is to be done with one packet, kept while its frame moves.
 #[derive(Clone, Copy)]
-struct Outcome {
-    verdict: Verdict,
-    ingress: u32,
-    send_len: usize,
-    via: NextHopKind,
-    neighbour: Option<IpAddr>,
-    mtu: u16,
+enum Outcome {
+    Send {
+        len: usize,
+        side: Side,
+    },
+    Punt {
+        reason: PuntReason,
+        task: Task,
+        ingress: u32,
+    },
+    /// Counted by the engine.
+    Dropped,
 }
 
 impl Outcome {
-    const NONE: Self = Self {
-        verdict: Verdict::Drop(DropReason::TooShort),
-        ingress: 0,
-        send_len: 0,
-        via: NextHopKind::Unused,
-        neighbour: None,
-        mtu: 0,
-    };
-
+    #[inline]
     fn of(slot: &Slot<'_>) -> Self {
-        let Slot { verdict, ingress, send_len, via, neighbour, mtu, .. } = *slot;
-        Self { verdict, ingress, send_len, via, neighbour, mtu }
-    }
-
-    fn punt(&self, reason: PuntReason) -> Task {
-        Task::Punt { reason, next_hop_address: self.neighbour, mtu: self.mtu }
-    }
-
-    fn side(&self) -> Side {
-        if self.via == NextHopKind::Uplink { Side::Uplink } else { Side::Funnel }
+        match slot.verdict {
+            Verdict::Forward { .. } => {
+                let side = if slot.via == NextHopKind::Uplink { Side::Uplink } else { Side::Funnel };
+                Self::Send { len: slot.send_len, side }
+            }
+            Verdict::Punt(reason) => {
+                let task = Task::Punt { reason, next_hop_address: slot.neighbour, mtu: slot.mtu };
+                Self::Punt { reason, task, ingress: slot.ingress }
+            }
+            Verdict::Drop(_) => Self::Dropped,
+        }
     }
 }
 
@@ -110,6 +109,7 @@ impl<P: Port> Lanes<P> {
             batch: Vec::with_capacity(BATCH),
             received: Vec::with_capacity(BATCH),
             returned: Vec::with_capacity(RETURNS_PER_TURN),
+            outcomes: Vec::with_capacity(BATCH),
             tap: None,
             has_punted: false,
         }
@@ -162,12 +162,12 @@ impl<P: Port> Lanes<P> {
         if let Some(tap) = &self.tap {
             tap.take(&self.pool, &self.batch, tables, now_ms);
         }
-        let outcomes = self.process(tables, now_s);
-        let mut batch = std::mem::take(&mut self.batch);
-        for ((frame, _), outcome) in batch.drain(..).zip(&outcomes) {
+        self.process(tables, now_s);
+        let (mut batch, mut outcomes) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.outcomes));
+        for ((frame, _), outcome) in batch.drain(..).zip(outcomes.drain(..)) {
             self.act(frame, outcome);
         }
-        self.batch = batch;
+        (self.batch, self.outcomes) = (batch, outcomes);
         count
     }
 
@@ -185,50 +185,49 @@ impl<P: Port> Lanes<P> {
         }
     }
 
-    /// Runs `self.batch` through the engine.
-    fn process(&mut self, tables: &Tables, now_s: u32) -> [Outcome; BATCH] {
-        let mut slots: [Slot<'_>; BATCH] = std::array::from_fn(|_| Slot::default());
-        let count = self.batch.len();
-        for (slot, (frame, ingress)) in slots.iter_mut().zip(&mut self.batch) {
+    /// Runs `self.batch` through the engine, which leaves `self.outcomes`.
+    fn process(&mut self, tables: &Tables, now_s: u32) {
+        let mut slots = ArrayVec::<Slot<'_>, BATCH>::new();
+        for (frame, ingress) in &mut self.batch {
             let frame_bytes = frame.len();
-            *slot = Slot { frame_bytes, ..Slot::new(self.pool.bytes_mut(frame), *ingress) };
+            slots.push(Slot { frame_bytes, ..Slot::new(self.pool.bytes_mut(frame), *ingress) });
         }
-        self.engine.process(tables, now_s, &mut slots[..count]);
-        let mut outcomes = [Outcome::NONE; BATCH];
-        for (outcome, slot) in outcomes.iter_mut().zip(&slots[..count]) {
-            *outcome = Outcome::of(slot);
-        }
-        outcomes
+        self.engine.process(tables, now_s, &mut slots);
+        self.outcomes.extend(slots.iter().map(Outcome::of));
     }
 
-    /// Carries a verdict out: each frame ends in a ring, or back in the pool; each packet in one counter.
-    fn act(&mut self, mut frame: Frame, outcome: &Outcome) {
-        match outcome.verdict {
-            Verdict::Forward { .. } => {
-                self.pool.truncate(&mut frame, outcome.send_len);
-                self.forward(frame, outcome.side());
+    /// Carries an outcome out: each frame ends in a ring, or back in the pool; each packet in one counter.
+    #[inline(always)]
+    fn act(&mut self, frame: Frame, outcome: Outcome) {
+        match outcome {
+            Outcome::Send { len, side } => {
+                let frame = self.pool.shortened(frame, len);
+                self.forward(frame, side);
             }
-            Verdict::Punt(reason) => {
-                match self.queues.buffer_for(reason) {
-                    Some(mut buffer) => match self.pool.copy_to(&frame, &mut buffer.frame) {
-                        Some(len) => {
-                            (buffer.len, buffer.ingress, buffer.fragment) = (len, outcome.ingress, None);
-                            self.punt(buffer, outcome.punt(reason), reason);
-                        }
-                        None => {
-                            self.counters.dropped(DropReason::SuperPacket);
-                            self.free(buffer);
-                        }
-                    },
-                    None => self.counters.dropped(DropReason::PuntQueueFull),
+            Outcome::Punt { reason, task, ingress } => self.punt_frame(frame, task, ingress, reason),
+            Outcome::Dropped => self.pool.give_back(frame),
+        }
+    }
+
+    #[cold]
+    fn punt_frame(&mut self, frame: Frame, task: Task, ingress: u32, reason: PuntReason) {
+        match self.queues.buffer_for(reason) {
+            Some(mut buffer) => match self.pool.copy_to(&frame, &mut buffer.frame) {
+                Some(len) => {
+                    (buffer.len, buffer.ingress, buffer.fragment) = (len, ingress, None);
+                    self.punt(buffer, task, reason);
                 }
-                self.pool.give_back(frame);
-            }
-            // Counted by the engine.
-            Verdict::Drop(_) => self.pool.give_back(frame),
+                None => {
+                    self.counters.dropped(DropReason::SuperPacket);
+                    self.free(buffer);
+                }
+            },
+            None => self.counters.dropped(DropReason::PuntQueueFull),
         }
+        self.pool.give_back(frame);
     }
 
+    #[inline(always)]
     fn forward(&mut self, frame: Frame, side: Side) {
         let bytes = frame.len();
         match self.transmit(frame, side) {
@@ -237,6 +236,7 @@ impl<P: Port> Lanes<P> {
         }
     }
 
+    #[inline(always)]
     fn transmit(&mut self, frame: Frame, side: Side) -> Result<(), (Frame, DropReason)> {
         let port = match side {
             Side::Uplink => &mut self.uplink,
@@ -297,34 +297,30 @@ impl<P: Port> Lanes<P> {
     /// Runs `self.returned` through the engine, in the buffers that they came in.
     fn resume(&mut self, tables: &Tables, now_s: u32) {
         let mut returned = std::mem::take(&mut self.returned);
-        let mut outcomes = [Outcome::NONE; RETURNS_PER_TURN];
         {
-            let mut slots: [Slot<'_>; RETURNS_PER_TURN] = std::array::from_fn(|_| Slot::default());
-            let count = returned.len();
-            for (slot, buffer) in slots.iter_mut().zip(&mut returned) {
-                *slot = Slot::resumed(buffer);
-            }
-            self.engine.resume(tables, now_s, &mut slots[..count]);
-            for (outcome, slot) in outcomes.iter_mut().zip(&slots[..count]) {
-                *outcome = Outcome::of(slot);
-            }
+            let mut slots: ArrayVec<Slot<'_>, RETURNS_PER_TURN> =
+                returned.iter_mut().map(|buffer| Slot::resumed(buffer)).collect();
+            self.engine.resume(tables, now_s, &mut slots);
+            self.outcomes.extend(slots.iter().map(Outcome::of));
         }
-        for (mut buffer, outcome) in returned.drain(..).zip(&outcomes) {
-            match outcome.verdict {
-                Verdict::Forward { .. } => {
-                    match self.pool.copy_from(&buffer.frame[..outcome.send_len]) {
-                        Some(frame) => self.forward(frame, outcome.side()),
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        for (mut buffer, outcome) in returned.drain(..).zip(outcomes.drain(..)) {
+            match outcome {
+                Outcome::Send { len, side } => {
+                    match self.pool.copy_from(&buffer.frame[..len]) {
+                        Some(frame) => self.forward(frame, side),
                         None => self.counters.dropped(DropReason::TxNoFrame),
                     }
                     self.free(buffer);
                 }
-                Verdict::Punt(reason) => {
-                    buffer.ingress = outcome.ingress;
-                    self.punt(buffer, outcome.punt(reason), reason);
+                Outcome::Punt { reason, task, ingress } => {
+                    buffer.ingress = ingress;
+                    self.punt(buffer, task, reason);
                 }
-                Verdict::Drop(_) => self.free(buffer),
+                Outcome::Dropped => self.free(buffer),
             }
         }
+        self.outcomes = outcomes;
         self.returned = returned;
     }
 

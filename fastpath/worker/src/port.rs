@@ -95,7 +95,7 @@ impl Port for XskPort {
         self.queue.receive(pool, into, max)
     }
 
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, pool: &mut FramePool, frame: Frame) -> Result<(), (Frame, DropReason)> {
         if self.state != PortState::Up {
             return Err((frame, DropReason::TxPortDown));

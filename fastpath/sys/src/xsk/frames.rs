@@ -167,6 +167,8 @@ pub struct FramePool {
     has_pieces: bool,
     /// Tells the frames of two pools apart.
     id: u32,
+    /// Binary logarithm of a chunk's bytes: a division by a number that only the run knows takes longer than a look-up.
+    chunk_shift: u32,
 }
 
 const NO_PIECE: Piece = Piece { chunk: u32::MAX, offset: 0, len: 0 };
@@ -176,6 +178,7 @@ static NEXT_POOL: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::n
 impl FramePool {
     pub(super) fn new(region: Region) -> Self {
         let chunks = region.chunks;
+        assert!(region.chunk_bytes.is_power_of_two(), "chunks of {} bytes: no power of two", region.chunk_bytes);
         let mut counts = [0; PLACES];
         counts[Place::Free as usize] = chunks;
         Self {
@@ -187,6 +190,7 @@ impl FramePool {
             refused: 0,
             has_pieces: false,
             id: NEXT_POOL.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            chunk_shift: region.chunk_bytes.trailing_zeros(),
             region,
         }
     }
@@ -230,11 +234,21 @@ impl FramePool {
     #[inline]
     pub fn give_back(&mut self, frame: Frame) {
         self.assert_own(&frame);
-        let mut piece = frame.first;
-        for _ in 0..frame.pieces {
-            let next = std::mem::replace(&mut self.next_piece[piece.chunk as usize], NO_PIECE);
-            self.release(piece.chunk, Place::Held);
-            piece = next;
+        if frame.pieces == 1 {
+            self.release(frame.first.chunk, Place::Held);
+        } else {
+            self.give_back_pieces(frame.first.chunk, frame.pieces);
+        }
+    }
+
+    /// Parts of a frame, not the frame: one whose address is taken for the rare case would lie in memory in every other.
+    #[cold]
+    fn give_back_pieces(&mut self, first: u32, pieces: u16) {
+        let mut chunk = first;
+        for _ in 0..pieces {
+            let next = std::mem::replace(&mut self.next_piece[chunk as usize], NO_PIECE);
+            self.release(chunk, Place::Held);
+            chunk = next.chunk;
         }
     }
 
@@ -284,7 +298,7 @@ impl FramePool {
     }
 
     /// A packet that the kernel received on `side`. `None`: refused and counted.
-    #[inline]
+    #[inline(always)]
     pub(super) fn received(&mut self, side: Side, addr: u64, len: u32) -> Option<Frame> {
         let Some(chunk) = self.chunk_of(addr) else {
             self.refused += 1;
@@ -304,11 +318,30 @@ impl FramePool {
     }
 
     /// Gives the frame's pieces to the kernel to send on `side`, in order: address, bytes, whether more follow.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lend_to_send(&mut self, side: Side, frame: Frame, mut each: impl FnMut(u64, u32, bool)) {
         self.assert_own(&frame);
-        let mut piece = frame.first;
-        for left in (0..frame.pieces).rev() {
+        let Piece { chunk, offset, len } = frame.first;
+        if frame.pieces > 1 {
+            return self.lend_pieces_to_send(side, chunk, offset, len, frame.pieces, each);
+        }
+        if self.move_chunk(chunk, Place::Held, send(side)) {
+            each(self.address(chunk) + u64::from(offset), len, false);
+        }
+    }
+
+    #[cold]
+    fn lend_pieces_to_send(
+        &mut self,
+        side: Side,
+        chunk: u32,
+        offset: u32,
+        len: u32,
+        pieces: u16,
+        mut each: impl FnMut(u64, u32, bool),
+    ) {
+        let mut piece = Piece { chunk, offset, len };
+        for left in (0..pieces).rev() {
             let next = std::mem::replace(&mut self.next_piece[piece.chunk as usize], NO_PIECE);
             if self.move_chunk(piece.chunk, Place::Held, send(side)) {
                 each(self.address(piece.chunk) + u64::from(piece.offset), piece.len, left > 0);
@@ -363,18 +396,18 @@ impl FramePool {
     }
 
     fn address(&self, chunk: u32) -> u64 {
-        u64::from(chunk) * u64::from(self.region.chunk_bytes)
+        u64::from(chunk) << self.chunk_shift
     }
 
     fn at(&self, chunk: u32, offset: u32) -> *mut u8 {
-        let from_base = chunk as usize * self.region.chunk_bytes as usize + offset as usize;
-        // SAFETY: pieces lie inside the region (checked in `received`, `take` and `set_len`; `truncate` only shortens them),
+        let from_base = ((chunk as usize) << self.chunk_shift) + offset as usize;
+        // SAFETY: pieces lie inside the region (checked in `received`, `take` and `set_len`; `shortened` only shortens them),
         // so the sum stays in it.
         unsafe { self.region.base().as_ptr().add(from_base) }
     }
 
     fn chunk_of(&self, addr: u64) -> Option<u32> {
-        let chunk = addr / u64::from(self.region.chunk_bytes);
+        let chunk = addr >> self.chunk_shift;
         (chunk < u64::from(self.region.chunks)).then_some(chunk as u32)
     }
 

@@ -130,20 +130,31 @@ impl Queue {
     pub fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Frame>, max: usize) -> usize {
         self.assert_own(pool);
         let before = into.len();
+        let mut is_at_rest = self.gathering.is_at_rest();
         while into.len() - before < max {
             let Some(desc) = self.rings.rx.pop() else { break };
-            let piece = pool.received(self.side, desc.addr, desc.len);
-            if let Some(frame) = self.gathering.add(pool, piece, desc.options & libc::XDP_PKT_CONTD != 0) {
-                into.push(frame);
+            if is_at_rest && desc.options & libc::XDP_PKT_CONTD == 0 {
+                if let Some(frame) = pool.received(self.side, desc.addr, desc.len) {
+                    into.push(frame);
+                }
+            } else {
+                self.gather(pool, desc, into);
+                is_at_rest = self.gathering.is_at_rest();
             }
         }
         self.rings.rx.release();
         into.len() - before
     }
 
+    #[cold]
+    fn gather(&mut self, pool: &mut FramePool, desc: Desc, into: &mut Vec<Frame>) {
+        let piece = pool.received(self.side, desc.addr, desc.len);
+        into.extend(self.gathering.add(pool, piece, desc.options & libc::XDP_PKT_CONTD != 0));
+    }
+
     /// Puts a frame into the transmit ring, all of its pieces or none; [`Self::flush`] sends. A ring without room gives it
     /// back.
-    #[inline]
+    #[inline(always)]
     pub fn transmit(&mut self, pool: &mut FramePool, frame: Frame) -> Result<(), Frame> {
         self.assert_own(pool);
         if !self.rings.tx.has_room(u32::from(frame.pieces())) {

@@ -55,23 +55,21 @@ impl FramePool {
         Some(frame.len())
     }
 
-    /// Shortens the packet to its first `len` bytes; pieces that are not needed any more become free. One that is not
-    /// longer stays as it is.
-    #[inline]
-    pub fn truncate(&mut self, frame: &mut Frame, len: usize) {
-        if len >= frame.len() {
-            return;
+    /// The packet's first `len` bytes; pieces that are not needed any more become free. One that is not longer stays as
+    /// it is. By value, like all that a frame meets on its way out, so that it can stay in registers.
+    #[inline(always)]
+    pub fn shortened(&mut self, frame: Frame, len: usize) -> Frame {
+        if frame.pieces > 1 && len < frame.len() {
+            return self.shortened_pieces(frame, len as u32);
         }
-        if frame.pieces == 1 {
-            self.set_len(frame, len);
-        } else {
-            self.truncate_pieces(frame, len as u32);
-        }
+        let Frame { first: Piece { chunk, offset, len: was }, rest_bytes, last_chunk, pieces, pool } = frame;
+        let first = Piece { chunk, offset, len: was.min(len.min(u32::MAX as usize) as u32) };
+        Frame { first, rest_bytes, last_chunk, pieces, pool }
     }
 
     #[cold]
-    fn truncate_pieces(&mut self, frame: &mut Frame, len: u32) {
-        self.assert_own(frame);
+    fn shortened_pieces(&mut self, mut frame: Frame, len: u32) -> Frame {
+        self.assert_own(&frame);
         let mut left = len;
         let mut kept = 0;
         let mut piece = frame.first;
@@ -83,7 +81,7 @@ impl FramePool {
                 self.release(piece.chunk, Place::Held);
             } else {
                 let bytes = piece.len.min(left);
-                self.set_piece_len(frame, kept, bytes);
+                self.set_piece_len(&mut frame, kept, bytes);
                 frame.last_chunk = piece.chunk;
                 left -= bytes;
                 kept += 1;
@@ -93,6 +91,7 @@ impl FramePool {
         self.next_piece[frame.last_chunk as usize] = NO_PIECE;
         frame.pieces = kept;
         frame.rest_bytes = len - frame.first.len;
+        frame
     }
 
     /// Shortens the piece at `index`; all before it have been visited, so `last_chunk` is the one that points to it.
@@ -126,16 +125,15 @@ pub(in crate::xsk) struct Gathering {
 }
 
 impl Gathering {
-    /// Takes the next piece, `None` where it was refused; returns the packet that it completes.
+    /// Whether no packet is begun: then a piece that no other follows is a packet, and has no need of [`Self::add`].
     #[inline]
-    pub(in crate::xsk) fn add(&mut self, pool: &mut FramePool, piece: Option<Frame>, more: bool) -> Option<Frame> {
-        if !more && self.unfinished.is_none() && !self.is_spoilt {
-            return piece;
-        }
-        self.add_piece(pool, piece, more)
+    pub(in crate::xsk) fn is_at_rest(&self) -> bool {
+        self.unfinished.is_none() && !self.is_spoilt
     }
 
-    fn add_piece(&mut self, pool: &mut FramePool, piece: Option<Frame>, more: bool) -> Option<Frame> {
+    /// Takes the next piece, `None` where it was refused; returns the packet that it completes.
+    #[cold]
+    pub(in crate::xsk) fn add(&mut self, pool: &mut FramePool, piece: Option<Frame>, more: bool) -> Option<Frame> {
         self.is_spoilt |= piece.is_none();
         let frame = match (self.unfinished.take(), piece) {
             (Some(mut frame), Some(piece)) => {

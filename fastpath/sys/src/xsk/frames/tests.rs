@@ -133,8 +133,8 @@ fn a_packet_is_cut_anywhere_and_the_rest_becomes_free() {
     let bytes = numbered(5000);
     for len in [0, 1, 1791, 1792, 1793, 3583, 3584, 3585, 4999, 5000, 6000] {
         let mut pool = pool_of_pieces();
-        let mut frame = pool.copy_from(&bytes).unwrap();
-        pool.truncate(&mut frame, len);
+        let frame = pool.copy_from(&bytes).unwrap();
+        let mut frame = pool.shortened(frame, len);
         let left = len.min(5000);
         assert_eq!(frame.len(), left);
         assert_eq!(usize::from(frame.pieces()), left.div_ceil(1792).max(1), "cut to {len}");

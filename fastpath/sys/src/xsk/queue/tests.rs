@@ -213,10 +213,11 @@ fn random_pieces_holes_and_rests_lose_nothing_and_pass_no_broken_packet() {
                 }
                 6 if !hands.is_empty() => {
                     let at = choice.below(hands.len() as u64) as usize;
-                    let frame: &mut Frame = &mut hands[at];
+                    let frame: Frame = hands.swap_remove(at);
                     let len = choice.below(frame.len() as u64 + 1) as usize;
-                    pool.truncate(frame, len);
+                    let frame = pool.shortened(frame, len);
                     assert_eq!(frame.len(), len);
+                    hands.push(frame);
                 }
                 _ => {}
             }
