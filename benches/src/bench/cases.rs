@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::{Result, ensure};
 use atalho_engine::affinity::AffinityTable;
-use atalho_engine::conntrack::Epochs;
+use atalho_engine::conntrack::{ConnTable, Epochs};
 use atalho_engine::counters::Counters;
 use atalho_engine::flow::mapped;
 use atalho_engine::pipeline::{BATCH, Engine, EngineParts, Slot};
@@ -96,6 +96,14 @@ impl Prepared {
             Case::TcpV6 => prepared.connect(Family::V6)?,
         };
         Ok(prepared)
+    }
+
+    pub fn table(&self) -> &ConnTable {
+        self.engine.table()
+    }
+
+    pub fn frames(&self) -> &[Vec<u8>] {
+        &self.frames
     }
 
     /// Runs the packets.

@@ -14,7 +14,8 @@
 //! prints and keeps what a command found, `document` puts it into README.md.
 //!
 //! `table` measures look-ups alone, in huge pages as `memory` tells, `density` what memory `connections` take, `scale` what
-//! a second worker brings, `setup` how fast connections come; `instructions` counts those of fixed `cases`.
+//! a second worker brings, `setup` how fast connections come; `instructions` counts those of fixed `cases`;
+//! each `stage` alone is there for microbenches.
 
 pub mod agent;
 pub mod cases;
@@ -45,5 +46,6 @@ pub mod scale;
 pub mod setup;
 pub mod site;
 pub mod snapshot;
+pub mod stage;
 pub mod statistics;
 pub mod table;
