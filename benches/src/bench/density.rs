@@ -38,6 +38,9 @@ const NF_CONNTRACK_SLAB: &str = "/sys/kernel/slab/nf_conntrack/slab_size";
 /// Of so many inserts, one may end another connection.
 const INSERTS_PER_EVICTION: u64 = 1000;
 
+/// After so many the slots of what has ended may be used again.
+const INSERTS_PER_EPOCH: u64 = 4096;
+
 #[derive(clap::Args)]
 pub struct DensityArguments {
     /// Connections that the table is made for.
@@ -111,6 +114,11 @@ fn fill(family: Family, max_flows: u32, number: u32) -> Result<Full> {
             Ok(_) => {}
             Err(InsertError::TableFull) => refused += 1,
             Err(error) => bail!("connection {inserts} could not be put in: {error:?}"),
+        }
+        // No worker and no kernel program holds an entry of it.
+        if inserts % INSERTS_PER_EPOCH == 0 {
+            let target = epochs.advance();
+            epochs.mark_safe(target);
         }
         if (table.evicted() + refused) * INSERTS_PER_EVICTION > inserts {
             return Ok(Full { connections, slots: u64::from(geometry.slots()), bytes });

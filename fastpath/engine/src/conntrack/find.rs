@@ -66,6 +66,24 @@ impl ConnTable {
         }
     }
 
+    /// As [`Self::prefetch_entry`], of the first entry that may be it alone, and which slot that is.
+    #[inline]
+    pub fn look(&self, probe: &Probe, prefetch: impl Fn(*const u8)) -> Option<u32> {
+        match &probe.key {
+            ProbeKey::V4(_) => self.v4.look(probe.hash, prefetch),
+            ProbeKey::V6(_) => self.v6.look(probe.hash, prefetch),
+        }
+    }
+
+    /// The live flow with this key, if it is the one in `slot`, where [`Self::look`] saw it. If not, it may still stand elsewhere.
+    #[inline]
+    pub fn find_at(&self, probe: &Probe, slot: u32) -> Option<Flow> {
+        match &probe.key {
+            ProbeKey::V4(key) => self.v4.hit(slot, key)?.flow(),
+            ProbeKey::V6(key) => self.v6.hit(slot, key)?.flow(),
+        }
+    }
+
     /// The live flow with this key.
     #[inline]
     pub fn find_probe(&self, probe: &Probe) -> Option<Flow> {
