@@ -2,6 +2,8 @@
 //! one packet alone would wait for all of them. A batch takes the first step of all its newcomers, then the second, and the
 //! lines of some are on their way while those of others are asked for.
 
+use std::sync::Arc;
+
 use super::{FirstPacket, side_of};
 use crate::service::{Backends, Slot, Vip};
 use crate::tables::Tables;
@@ -52,9 +54,8 @@ impl<'t> Ahead<'t> {
                 }
                 None => Next::Nothing,
             },
-            Next::Vip(vip) => match tables.ports.get(&self.packet.ingress) {
-                Some(port) => {
-                    let backends: &Backends = &side_of(tables, port, vip, self.packet.key.src).backends;
+            Next::Vip(vip) => match self.backends(tables, vip) {
+                Some(backends) => {
                     prefetch((&raw const *backends).cast());
                     Next::Backends(backends)
                 }
@@ -75,5 +76,15 @@ impl<'t> Ahead<'t> {
             }
             Next::Nothing => Next::Nothing,
         }
+    }
+
+    /// Mostly both sides have the same, and nobody has to find out which one applies.
+    #[inline]
+    fn backends(&self, tables: &Tables, vip: &'t Vip) -> Option<&'t Backends> {
+        if Arc::ptr_eq(&vip.inside.backends, &vip.outside.backends) {
+            return Some(&vip.inside.backends);
+        }
+        let port = tables.ports.get(&self.packet.ingress)?;
+        Some(&side_of(tables, port, vip, self.packet.key.src).backends)
     }
 }

@@ -87,18 +87,21 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
         for ((slot, work), ahead) in newcomers.clone().zip(&mut ahead) {
             *ahead = Some(Ahead::new(tables, first_packet(slot, &work.packet), prefetch));
             count += 1;
+            // Hardly any newcomer is turned away, and what memory can bring meanwhile nobody waits for later.
+            if let Some(original) = &work.probe {
+                parts.table.prefetch_room(original, prefetch);
+            }
         }
         for _ in 0..Ahead::STEPS {
             ahead[..count].iter_mut().flatten().for_each(|ahead| ahead.step(tables, prefetch));
         }
-        for ((slot, work), plan) in newcomers.clone().zip(&mut *plans) {
+        for ((slot, work), plan) in newcomers.zip(&mut *plans) {
             if let Ok(Plan { reply: Some(reply), .. }) = plan.insert(self.decide(slot, &work.packet)) {
                 parts.table.prefetch_tags(reply, prefetch);
             }
         }
-        for ((_, work), plan) in newcomers.zip(plans) {
-            if let (Some(Ok(Plan { reply: Some(reply), .. })), Some(original)) = (plan, &work.probe) {
-                parts.table.prefetch_room(original, prefetch);
+        for plan in plans[..count].iter().flatten() {
+            if let Ok(Plan { reply: Some(reply), .. }) = plan {
                 parts.table.prefetch_room(reply, prefetch);
             }
         }
