@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use atalho_sys::prefetch;
 use atalho_sys::xsk::{Frame, FramePool, Kick, OpenOptions, Queue, QueueOf, open_uplink};
 use aya::maps::XskMap;
 use aya::programs::{Xdp, XdpMode};
@@ -74,6 +75,9 @@ fn forward(mut pool: FramePool, mut queue: Queue) -> Result<()> {
     loop {
         queue.complete(&mut pool);
         queue.receive(&mut pool, &mut frames, BATCH);
+        for frame in &frames {
+            prefetch::read(pool.bytes(frame));
+        }
         for mut frame in frames.drain(..) {
             swap_addresses(pool.bytes_mut(&mut frame));
             if let Err(frame) = queue.transmit(&mut pool, frame) {
