@@ -115,14 +115,22 @@ impl EngineBench {
 
     /// Draws, writes, measures, checks. Returns CPU nanoseconds of the pass.
     fn round(&mut self) -> Result<u64> {
+        self.round_by(|worker, tables, now_s| worker.pass(tables, now_s, || {}))
+    }
+
+    /// The same with a pass of the caller's.
+    pub(super) fn round_by<T>(
+        &mut self,
+        pass: impl FnOnce(&mut InMemoryWorker, &Tables, u32) -> Result<T>,
+    ) -> Result<T> {
         for at in 0..FRAMES {
             self.worker.drawn[at] = self.draw();
         }
-        let ns = self.pass()?;
+        let passed = self.pass(pass)?;
         if self.next_new - self.case.flows >= NEW_FLOWS_KEPT {
             self.end_new_flows();
         }
-        Ok(ns)
+        Ok(passed)
     }
 
     /// Flow of the next packet: at random among the established ones, or a new one when it is time for it.
@@ -141,7 +149,7 @@ impl EngineBench {
             for at in 0..FRAMES {
                 self.worker.drawn[at] = (first + at as u32).min(self.case.flows - 1);
             }
-            self.pass()?;
+            self.pass(|worker, tables, now_s| worker.pass(tables, now_s, || {}))?;
         }
         ensure!(
             self.table.count() == u64::from(self.case.flows),
@@ -153,11 +161,11 @@ impl EngineBench {
     }
 
     /// Writes, passes and checks the frames of the flows that are drawn.
-    fn pass(&mut self) -> Result<u64> {
+    fn pass<T>(&mut self, pass: impl FnOnce(&mut InMemoryWorker, &Tables, u32) -> Result<T>) -> Result<T> {
         self.worker.write();
-        let ns = self.worker.pass(&self.tables, atalho_sys::clock::coarse_seconds(), || {})?;
+        let passed = pass(&mut self.worker, &self.tables, atalho_sys::clock::coarse_seconds())?;
         self.check()?;
-        Ok(ns)
+        Ok(passed)
     }
 
     /// Every frame of the last pass, byte for byte where it had to change.

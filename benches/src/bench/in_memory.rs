@@ -10,7 +10,7 @@ use atalho_engine::affinity::AffinityTable;
 use atalho_engine::conntrack::{ConnTable, Epochs};
 use atalho_engine::counters::Counters;
 use atalho_engine::next_hops::NextHops;
-use atalho_engine::pipeline::{BATCH, Engine, EngineParts, Slot};
+use atalho_engine::pipeline::{BATCH, Engine, EngineParts, Slot, Step};
 use atalho_engine::tables::Tables;
 use atalho_engine::verdict::Verdict;
 use atalho_layout::SECRET_WORDS;
@@ -22,6 +22,17 @@ use super::node::UPLINK;
 
 /// Draws are repeated from run to run.
 pub const SEED: u64 = 1;
+
+/// A part of what a worker does with a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lap {
+    /// Epoch entered, slots filled.
+    Filled,
+    /// A step of the engine.
+    Passed(Step),
+    /// Every end counted.
+    Counted,
+}
 
 pub struct InMemoryWorker {
     engine: Engine<Lines>,
@@ -60,9 +71,24 @@ impl InMemoryWorker {
     /// # Errors
     /// A packet was not forwarded.
     pub fn pass(&mut self, tables: &Tables, now_s: u32, mut after_batch: impl FnMut()) -> Result<u64> {
+        let began_ns = cpu::of_this_thread_ns();
+        let refused = self.batches(tables, now_s, |lap| {
+            if lap == Lap::Counted {
+                after_batch();
+            }
+        });
+        let ns = cpu::of_this_thread_ns() - began_ns;
+        refused.map(|()| ns)
+    }
+
+    /// The same, untimed: calls `after` at the end of each part of each batch.
+    ///
+    /// # Errors
+    /// A packet was not forwarded.
+    #[inline(always)]
+    pub fn batches(&mut self, tables: &Tables, now_s: u32, mut after: impl FnMut(Lap)) -> Result<()> {
         let Self { engine, epochs, epoch, counters, frames, .. } = self;
         let mut refused = None;
-        let began_ns = cpu::of_this_thread_ns();
         for frames in frames.bytes_mut().chunks_exact_mut(BATCH * STRIDE_BYTES) {
             epochs.enter(epoch);
             let mut each = frames.chunks_exact_mut(STRIDE_BYTES);
@@ -70,20 +96,20 @@ impl InMemoryWorker {
                 Some(frame) => Slot::new(&mut frame[..FRAME_BYTES], UPLINK),
                 None => Slot::default(),
             });
-            engine.process(tables, now_s, &mut batch);
+            after(Lap::Filled);
+            engine.process_in_steps(tables, now_s, &mut batch, |step| after(Lap::Passed(step)));
             for slot in &batch {
                 match slot.verdict {
                     Verdict::Forward { .. } => counters.forwarded(slot.send_len),
                     verdict => refused = Some(verdict),
                 }
             }
-            after_batch();
+            after(Lap::Counted);
         }
-        let ns = cpu::of_this_thread_ns() - began_ns;
         if let Some(verdict) = refused {
             bail!("a packet was not forwarded but got {verdict:?}: this run says nothing");
         }
-        Ok(ns)
+        Ok(())
     }
 
     /// Checks every frame of the last pass, byte for byte where it had to change.

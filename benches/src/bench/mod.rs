@@ -1,7 +1,8 @@
 //! How fast: the pipeline in memory, and whole nodes beside their peers, all in one run and interleaved, because a
 //! machine's speed changes from minute to minute.
 //!
-//! `engine` is the pipeline alone, one worker `in_memory` on `frames` of one `node`; `snapshot` is how tables are handed to
+//! `engine` is the pipeline alone, one worker `in_memory` on `frames` of one `node`; `stages` tells where its
+//! nanoseconds go, with a picture; `snapshot` is how tables are handed to
 //! a worker.
 //!
 //! `groups` is the one list of what is compared with what; `contender` holds who forwards, a file for each, and `cluster` the
@@ -47,5 +48,6 @@ pub mod setup;
 pub mod site;
 pub mod snapshot;
 pub mod stage;
+pub mod stages;
 pub mod statistics;
 pub mod table;

@@ -13,7 +13,7 @@ use atalho_benches::bench::live::{self, LiveOptions, Progress, Sites};
 use atalho_benches::bench::output::{Output, keep};
 use atalho_benches::bench::priority::Ahead;
 use atalho_benches::bench::report::{BenchReport, Machine};
-use atalho_benches::bench::{density, document, groups, instructions, latency, scale, setup, snapshot, table};
+use atalho_benches::bench::{density, document, groups, instructions, latency, scale, setup, snapshot, stages, table};
 use atalho_benches::lab::lock::Lock;
 use atalho_benches::lab::signal::Interrupt;
 use clap::{Parser, Subcommand};
@@ -40,6 +40,8 @@ struct Arguments {
 enum Command {
     /// The pipeline alone, in memory; needs no root.
     Engine(EngineArguments),
+    /// Where the nanoseconds of the pipeline go, stage by stage; needs no root.
+    Stages(stages::StagesArguments),
     /// What it costs to publish tables and to look at them; needs no root, but two cores.
     Snapshot(SnapshotArguments),
     /// Look-ups of the connection table beside what its memory gives; needs no root.
@@ -130,6 +132,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Engine(arguments)) => engine(&arguments),
+        Some(Command::Stages(arguments)) => stages::run(&arguments),
         Some(Command::Snapshot(arguments)) => snapshot(&arguments),
         Some(Command::Table(arguments)) => table::run(&arguments),
         Some(Command::Density(arguments)) => density::run(&arguments),
