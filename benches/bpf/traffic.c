@@ -119,6 +119,9 @@ int generate(struct xdp_md *ctx)
 
     if ((void *)frame + FRAME_BYTES > end || !sent || !begun || !now)
         return XDP_ABORTED;
+    /* What really comes in by the spare interface, where this is attached: listener reports and the like. */
+    if ((void *)frame + FRAME_BYTES != end)
+        return XDP_DROP;
     __u64 sequence = (*sent)++;
     __u32 flow = now->fresh ? FLOWS_MAX + (__u32)(*begun)++ : (__u32)sequence & (now->flows - 1);
     const volatile __u16 *from = (const volatile __u16 *)template;
