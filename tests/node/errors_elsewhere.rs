@@ -35,6 +35,7 @@ fn a_router_that_asks_the_wrong_node_is_heard_by_the_endpoint() {
     let plan = Plan::new("at-t-astray");
     let session = ready(&plan);
     let macs = (parse_mac(&mac(&plan.far(), "eth0").unwrap()), parse_mac(&mac(&plan.node(), "uplink").unwrap()));
+    let mut asked = 0;
     for family in Family::BOTH {
         let client = SocketAddr::new(outside_address(family), 50_000);
         let service = SocketAddr::new(cluster_ip(SERVICE, family), 443);
@@ -42,8 +43,16 @@ fn a_router_that_asks_the_wrong_node_is_heard_by_the_endpoint() {
         let told_to = |addressee: IpAddr| too_long(macs, router(family), addressee, &answer[14..]);
 
         // The flow is node-b's, which the far side plays.
-        let before = told(&session, family);
+        let nobody = told(&session, family);
+        eventually("a copy", || {
+            // One that finds the other node's link address unknown is missed, and the address asked for.
+            send(&session, &told_to(service.ip()), 1);
+            asked += 1;
+            told(&session, family) > nobody
+        });
+        let before = settled(|| told(&session, family));
         send(&session, &told_to(service.ip()), COPIES);
+        asked += COPIES;
         eventually("as many copies as errors", || told(&session, family) - before == COPIES);
         assert_eq!(known_mtu(&session, family), None);
 
@@ -55,18 +64,31 @@ fn a_router_that_asks_the_wrong_node_is_heard_by_the_endpoint() {
         eventually("the endpoint knows", || known_mtu(&session, family) == Some(MTU));
     }
     let status = session.daemon().unwrap().settled_status().unwrap();
-    assert_eq!(status.slow_path.answered["tracked_elsewhere"], 2 * COPIES, "{status:?}");
-    assert_eq!(status.originated, 2 * COPIES, "one other node: {status:?}");
+    assert_eq!(status.slow_path.answered["tracked_elsewhere"], asked, "{status:?}");
+    assert!((2 * COPIES + 2..=asked).contains(&status.originated), "one other node: {status:?}");
     assert_even_and_right(&session);
 }
 
 /// Waits for what is on its way on a machine that may be busy.
 #[track_caller]
-fn eventually(what: &str, is_so: impl Fn() -> bool) {
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(Instant::now() < end, "{what}: not within 20 s");
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A count that nothing more is on its way to.
+fn settled(count: impl Fn() -> u64) -> u64 {
+    let mut last = count();
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = count();
+        if now == last {
+            return now;
+        }
+        last = now;
     }
 }
 
