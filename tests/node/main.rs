@@ -22,7 +22,6 @@ mod pmtu;
 mod pod_frames;
 mod refusals;
 mod restart;
-mod stops;
 mod support;
 mod traffic;
 mod two_nodes;

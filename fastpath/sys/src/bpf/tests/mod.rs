@@ -5,7 +5,6 @@ mod claims;
 mod fairness;
 mod frames;
 mod lab;
-mod overload;
 mod paths;
 mod pods;
 mod same_flow;
