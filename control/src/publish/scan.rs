@@ -1,0 +1,30 @@
+//! The scan for flows whose endpoint or port is gone.
+
+use std::time::Instant;
+
+use super::Publisher;
+use crate::model::EndpointState;
+use crate::reconcile;
+
+impl Publisher {
+    pub(super) fn scan(&mut self) {
+        let now = Instant::now();
+        self.scan_at = None;
+        self.scanned_at = Some(now);
+        let Some(compiled) = &self.compiled else { return };
+        let model = &self.model;
+        self.reconciler.scan(&self.parts.table, &compiled.tables, &|service, endpoint| {
+            model.endpoint_state(service, endpoint.0, endpoint.1) != EndpointState::Gone
+        });
+        let found = self.reconciler.waiting();
+        if !self.reconciler.hand_over(&self.parts.queues, &*self.parts.wake) {
+            // A queue is full: what is left is found again by the next scan.
+            self.scan_at = Some(now + reconcile::PAUSE);
+        }
+        if found > 0 {
+            let ended = found - self.reconciler.waiting();
+            self.parts.shared.lock().flows_ended += ended as u64;
+            tracing::info!("{ended} flows end because their endpoint or port is gone");
+        }
+    }
+}
