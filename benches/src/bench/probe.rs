@@ -48,22 +48,21 @@ pub struct Latency {
 }
 
 /// A socket for probes at the interface towards the node.
-pub struct Probe {
-    stream: Stream,
+pub struct Probe<'a> {
+    stream: &'a Stream,
     sender: Box<dyn DataLinkSender>,
     receiver: Box<dyn DataLinkReceiver>,
-    /// Probes so far: tells them apart, and the flows of fresh ones.
-    count: u32,
+    /// Probes so far, of earlier sockets too: tells them apart, and the flows of fresh ones.
+    count: &'a mut u32,
 }
 
-impl Probe {
-    /// `filter`: lets nothing but probes through.
-    pub fn open(stream: &Stream, interface: &str, filter: &mut SocketFilter) -> Result<Self> {
+impl<'a> Probe<'a> {
+    /// `filter`: loaded, lets nothing but probes through. `count`: probes so far.
+    pub fn open(stream: &'a Stream, interface: &str, filter: &mut SocketFilter, count: &'a mut u32) -> Result<Self> {
         let found = pnet_datalink::interfaces().into_iter().find(|found| found.name == interface);
         let found = found.with_context(|| format!("no interface {interface}"))?;
         // Without a protocol it hears nothing until it is bound.
         let socket = socket(AddressFamily::PACKET, SocketType::RAW, None).context("no socket for probes")?;
-        filter.load().context("the kernel refuses the filter of probes")?;
         filter.attach(&socket)?;
         let config = pnet_datalink::Config {
             read_timeout: Some(Duration::ZERO),
@@ -71,7 +70,7 @@ impl Probe {
             ..Default::default()
         };
         match pnet_datalink::channel(&found, config) {
-            Ok(Channel::Ethernet(sender, receiver)) => Ok(Self { stream: stream.clone(), sender, receiver, count: 0 }),
+            Ok(Channel::Ethernet(sender, receiver)) => Ok(Self { stream, sender, receiver, count }),
             Ok(_) => bail!("{interface} is no Ethernet interface"),
             Err(error) => Err(error).with_context(|| format!("cannot open {interface} for probes")),
         }
@@ -95,9 +94,9 @@ impl Probe {
     }
 
     fn there_and_back(&mut self, fresh: bool, beside: &mut impl FnMut() -> Result<()>) -> Result<Option<Duration>> {
-        self.count += 1;
-        let flow = if fresh { self.count } else { 0 };
-        let request = self.stream.probe(flow, self.count)?;
+        *self.count += 1;
+        let flow = if fresh { *self.count } else { 0 };
+        let request = self.stream.probe(flow, *self.count)?;
         let start = Instant::now();
         self.send(&request)?;
         let Some(arrived) = self.wait(start, beside)? else { return Ok(None) };
