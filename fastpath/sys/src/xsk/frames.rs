@@ -290,6 +290,12 @@ impl FramePool {
         self.move_chunk(chunk, Place::Free, receive(side)).then(|| self.address(chunk))
     }
 
+    /// Chunks that the kernel has to receive into on `side`, and those received that wait in its ring.
+    #[inline]
+    pub(super) fn lent_to_receive(&self, side: Side) -> u32 {
+        self.counts[receive(side) as usize]
+    }
+
     /// Undoes [`Self::lend_to_receive`] for a chunk that did not get into the ring.
     pub(super) fn take_back_from_receive(&mut self, side: Side, addr: u64) {
         if let Some(chunk) = self.chunk_of(addr) {

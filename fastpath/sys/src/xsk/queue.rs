@@ -241,11 +241,19 @@ impl Queue {
     }
 
     /// Fills the fill ring as far as there are free chunks; returns how many went in.
+    ///
+    /// In copy mode the kernel gets no more chunks than the receive ring has entries, those that wait there included.
+    /// Then an overrun finds no chunk, and the kernel drops the packet there and then; with chunks left it would first
+    /// copy the packet and only then find the receive ring full. A device of zero-copy mode has rings of its own to fill.
     #[inline]
     pub fn refill(&mut self, pool: &mut FramePool) -> u32 {
         self.assert_own(pool);
+        let more = match self.mode {
+            Mode::Copy => self.rings.rx.capacity().saturating_sub(pool.lent_to_receive(self.side)),
+            Mode::ZeroCopy => u32::MAX,
+        };
         let mut count = 0;
-        while self.rings.fill.has_room(1) {
+        while count < more && self.rings.fill.has_room(1) {
             let Some(addr) = pool.lend_to_receive(self.side) else { break };
             if !self.rings.fill.push(addr) {
                 pool.take_back_from_receive(self.side, addr);

@@ -64,6 +64,22 @@ fn a_packet_of_pieces_comes_in_and_goes_out_whole() {
 }
 
 #[test]
+fn in_copy_mode_chunks_to_receive_into_never_outnumber_the_receive_ring() {
+    for (mode, more) in [(Mode::Copy, 0), (Mode::ZeroCopy, 5)] {
+        let (mut queue, mut other, mut pool) = queue();
+        queue.set_mode(mode);
+        assert_eq!(queue.refill(&mut pool), RING);
+        (0..5).for_each(|_| other.arrive(60, 0));
+        assert_eq!(queue.refill(&mut pool), more, "{mode:?}: five wait in the ring");
+        let mut got = Vec::new();
+        queue.receive(&mut pool, &mut got, 3);
+        assert_eq!(queue.refill(&mut pool), 3 - more.min(3), "{mode:?}: three were taken out");
+        got.drain(..).for_each(|frame| pool.give_back(frame));
+        books(&queue, &pool).check().unwrap();
+    }
+}
+
+#[test]
 fn the_beginning_of_a_packet_stands_in_the_books_as_received() {
     let (mut queue, mut other, mut pool) = queue();
     queue.refill(&mut pool);
