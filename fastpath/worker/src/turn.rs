@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use arc_swap::{ArcSwap, Cache};
 use atalho_engine::conntrack::Epochs;
 use atalho_engine::handoff::WorkerQueues;
-use atalho_engine::pipeline::Engine;
+use atalho_engine::pipeline::{BATCH, Engine};
 use atalho_engine::tables::Tables;
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::xsk::{FrameBooks, FramePool, Side};
@@ -23,6 +23,10 @@ use crate::sleep::{Spin, sleep};
 use crate::stats::{WorkerStats, add, store};
 use crate::tap::Tap;
 
+/// Batches that a turn takes from each port, at most, before it rings their doorbells. A system call does not only take its
+/// own time: it leaves the caches and, where the kernel has page tables of its own, the TLB to the kernel. So a busy
+/// worker makes one for 256 frames, as many as the kernel sends in one (XDP_MAX_TX_SKB_BUDGET); what comes alone goes alone.
+const BATCHES_PER_TURN: usize = 4;
 /// Turns after which a worker that never rests stores its figures.
 const TURNS_PER_REPORT: u32 = 256;
 /// Without packets for this long, a worker that does not sleep stores its figures.
@@ -160,9 +164,16 @@ impl<P: Port> Worker<P> {
         let (now_s, now_ms) = (clock::coarse_seconds(), clock::coarse_ms());
 
         lanes.reclaim(now_ms);
-        let packets = lanes.serve(Side::Uplink, tables, now_s, now_ms)
-            + lanes.serve(Side::Funnel, tables, now_s, now_ms)
-            + lanes.serve_returns(tables, now_s);
+        let mut packets = 0;
+        for _ in 0..BATCHES_PER_TURN {
+            let count =
+                lanes.serve(Side::Uplink, tables, now_s, now_ms) + lanes.serve(Side::Funnel, tables, now_s, now_ms);
+            packets += count;
+            if count < BATCH {
+                break;
+            }
+        }
+        packets += lanes.serve_returns(tables, now_s);
         let (asked, ended) = lanes.end_flows();
         lanes.refill_and_flush(now_ms);
         if std::mem::take(&mut lanes.has_punted) {

@@ -261,6 +261,75 @@ fn no_wake_up_is_lost() {
     running.end(&bench);
 }
 
+/// A port that notes how many frames there were to send at each flush.
+struct NotingPort {
+    inner: MemoryPort,
+    queued: usize,
+    flushed: std::rc::Rc<std::cell::RefCell<Vec<usize>>>,
+}
+
+impl Port for NotingPort {
+    fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Frame>, max: usize) -> usize {
+        self.inner.receive(pool, into, max)
+    }
+
+    fn transmit(&mut self, pool: &mut FramePool, frame: Frame) -> Result<(), (Frame, DropReason)> {
+        self.queued += 1;
+        self.inner.transmit(pool, frame)
+    }
+
+    fn flush(&mut self, _: u64) {
+        self.flushed.borrow_mut().push(std::mem::take(&mut self.queued));
+    }
+
+    fn reclaim(&mut self, pool: &mut FramePool, now_ms: u64) {
+        self.inner.reclaim(pool, now_ms);
+    }
+
+    fn refill(&mut self, pool: &mut FramePool) {
+        self.inner.refill(pool);
+    }
+
+    fn waiting(&self) -> u32 {
+        self.inner.waiting()
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.wake_fd()
+    }
+
+    fn add_to_books(&self, books: &mut FrameBooks) {
+        self.inner.add_to_books(books);
+    }
+
+    fn state(&self) -> PortState {
+        self.inner.state()
+    }
+
+    fn refused_by_kernel(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_busy_turn_rings_each_port_once_for_four_batches_and_what_comes_alone_goes_alone() {
+    let flushed: std::rc::Rc<std::cell::RefCell<Vec<usize>>> = std::rc::Rc::default();
+    let (mut worker, bench) =
+        bench_with(16, Spin::Always, |inner| NotingPort { inner, queued: 0, flushed: flushed.clone() });
+    for n in 0..300 {
+        assert!(bench.uplink.send(&from_uplink(POD_A_IP, 1000 + n % 8)));
+    }
+    assert!(bench.funnel.send(&from_pod_a(REMOTE_POD_IP, 2000)));
+    // The uplink's, then the funnel's, turn by turn.
+    let turns = [(257, [1, 256]), (44, [0, 44]), (0, [0, 0])];
+    for (packets, sent) in turns {
+        assert_eq!(worker.turn(), packets);
+        assert_eq!(flushed.take(), sent);
+    }
+    assert_even(&bench);
+    worker.frame_books().check().unwrap();
+}
+
 /// A port that loses a frame now and then: it takes it and neither sends nor gives it back.
 struct LossyPort {
     inner: MemoryPort,

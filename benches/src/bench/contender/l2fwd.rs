@@ -1,5 +1,5 @@
 //! The least that an AF_XDP program can do: receive, swap the MAC addresses, send back; by this project's own sockets, with
-//! the settings that were best (64 frames a turn, one call to send them). What a pipeline costs is measured against it.
+//! the settings that were best (256 frames a turn, one call to send them). What a pipeline costs is measured against it.
 
 use std::io::Read;
 use std::thread;
@@ -17,7 +17,8 @@ use super::process::Process;
 use super::{Contender, Ground, Running, Way};
 
 static SOCKET: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket.o"));
-const BATCH: usize = 64;
+/// Frames of a turn, as many as the kernel sends in one call. With 64 a packet took 3.5 % longer, with 512 as long.
+const BATCH: usize = 256;
 const READY: &str = "forwarding";
 const MTU: u32 = 1500;
 
