@@ -1,10 +1,14 @@
 /* Fairness among pods whose packets meet in one queue of the funnel.
  *
  * What a full ring drops, it drops of everybody in proportion: a pod that floods takes the others' packets along. So a
- * pod may have in the ring at most SHARE times what is still free there (dynamic thresholds: Choudhury and Hahne, 1998).
- * A lone pod gets two thirds of the ring, which keeps its worker as busy as all of it would; several that flood get equal
- * parts; and some room is always left for one that sends little. While a worker keeps up its ring is nearly empty, and
- * nobody is policed. No clock and no rate is needed: the worker's own progress is both.
+ * pod may have in the ring at most one entry for every FREE_PER_ENTRY that are free there (dynamic thresholds: Choudhury
+ * and Hahne, 1998). A lone pod gets a third of the ring, which keeps its worker as busy as all of it would; several that
+ * flood get equal parts. The rest is for those who send little, and for the time in which a worker takes nothing because
+ * another program has its core: nobody who is in the ring can be sent away again. While a worker keeps up its ring is
+ * nearly empty, and nobody is policed. No clock and no rate is needed: the worker's own progress is both.
+ *
+ * A pod's own streams leave a part of what it may have to its other packets: a stream sends until something is lost, then
+ * less, and what was lost again; a datagram or a handshake that is lost beside it waits for a timeout, or for ever.
  *
  * How many entries are a pod's is estimated: of what a worker takes from a well-mixed ring, a pod's part is as large as
  * its part of what waits there. An estimate forgets what was lost on the way; a count would keep it for ever. The CPUs of
@@ -14,7 +18,9 @@
 #include "counters.h"
 #include "layout.h"
 
-#define SHARE 2
+#define FREE_PER_ENTRY 2
+/* Of a pod's entries, one in so many is not for its streams. */
+#define BESIDE_STREAMS 4
 /* In front of every segment of a GSO packet: Ethernet, IPv6, TCP with timestamps. */
 #define HEADERS_BYTES (ETH_BYTES + 40 + 32)
 
@@ -90,7 +96,10 @@ INLINE bool may_enter(struct __sk_buff *skb, __u32 queue, __u32 port)
     __u32 taken = READ_ONCE(p->taken);
     __u32 own = entries_left(share, taken) + entries;
     __u32 room = waiting < ring ? ring - waiting : 0;
-    if (own > SHARE * room)
+    /* What the kernel has joined is of a stream. */
+    if (skb->gso_segs > 1)
+        room -= room / BESIDE_STREAMS;
+    if (own * FREE_PER_ENTRY > room)
         return false;
     __sync_fetch_and_add(&p->sent, entries);
     share->entries = own;

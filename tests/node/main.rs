@@ -6,6 +6,7 @@
 mod answers;
 mod api_server;
 mod books;
+mod burden;
 mod capture;
 mod errors_elsewhere;
 mod fairness;
@@ -22,6 +23,8 @@ mod pmtu;
 mod pod_frames;
 mod refusals;
 mod restart;
+mod stops;
+mod streams;
 mod support;
 mod traffic;
 mod two_nodes;
