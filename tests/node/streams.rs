@@ -42,13 +42,13 @@ fn a_pods_datagrams_pass_beside_its_own_full_streams() {
         let mut streams = Vec::new();
         for path in Family::BOTH.into_iter().map(|family| paths::paths(family).remove(0)) {
             let mut start = |kind| {
-                let job = Job { interval_ms: 2, ..paths::job(&path, kind, WAVE_SECONDS) };
+                let job = Job { interval_ms: 2, timeout_ms: 10_000, ..paths::job(&path, kind, WAVE_SECONDS) };
                 session.ask(path.from, job).unwrap()
             };
             streams.extend((0..STREAMS).map(|_| start(JobKind::Bulk)));
             datagrams.extend((0..ASKERS).map(|_| start(JobKind::Udp)));
         }
-        let mut wait_for = |jobs: &[u32]| session.wait_for(jobs, Duration::from_secs(30)).unwrap();
+        let mut wait_for = |jobs: &[u32]| session.wait_for(jobs, Duration::from_secs(40)).unwrap();
         let of_datagrams = wait_for(&datagrams);
         wait_for(&streams);
         let sum = |count: fn(&Outcome) -> u64| of_datagrams.iter().map(count).sum::<u64>();
