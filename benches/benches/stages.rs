@@ -1,7 +1,7 @@
 //! What each stage costs a batch of 64 packets whose memory is all in the caches, and what it allocates: nothing, as a test
 //! holds it to. `cargo bench -p atalho-benches --bench stages`.
 
-use atalho_benches::bench::stage::{Stage, StageBench};
+use atalho_benches::bench::microbench::{Stage, StageBench};
 use atalho_engine::pipeline::BATCH;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};

@@ -1,6 +1,6 @@
 //! No stage of a packet's way allocates or frees memory.
 
-use atalho_benches::bench::stage::{Stage, StageBench};
+use atalho_benches::bench::microbench::{Stage, StageBench};
 use atalho_sys::no_alloc::{self, Guarded};
 
 #[global_allocator]

@@ -6,7 +6,10 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::live::GroupRecord;
+use super::groups::LATENCY;
+use super::latency::picture;
+use super::record::{EntryRecord, GroupRecord};
+use super::report::BenchReport;
 use super::statistics::Spread;
 
 const WIDTH: u32 = 900;
@@ -15,13 +18,33 @@ const ROW_HEIGHT: u32 = 26;
 const FRAME_HEIGHT: u32 = 70;
 const LABEL_WIDTH: u32 = 420;
 const BAR: RGBColor = RGBColor(64, 120, 192);
-const INK: RGBColor = RGBColor(60, 60, 60);
+pub const INK: RGBColor = RGBColor(60, 60, 60);
+
+/// Every picture of a run, by the name of what it shows.
+pub fn all(report: &BenchReport) -> Result<Vec<(String, String)>> {
+    let mut charts = Vec::new();
+    for group in &report.groups {
+        charts.push((group.name.to_owned(), throughput(group)?));
+    }
+    if let Some(latency) = &report.latency {
+        charts.push((LATENCY.to_owned(), picture::draw(latency)?));
+    }
+    Ok(charts)
+}
+
+/// In words, of a picture's name.
+pub fn title(name: &str) -> String {
+    if name == LATENCY { "Round trips by load".to_owned() } else { format!("Packets a second: {name}") }
+}
 
 /// Delivered packets a second of a group's entries, in their order.
-pub fn throughput(group: &GroupRecord) -> Result<String> {
-    let of = |entry: &super::live::EntryRecord| Some((format!("{}; {}", entry.what, entry.traffic), entry.mpps()?));
+fn throughput(group: &GroupRecord) -> Result<String> {
+    let of = |entry: &EntryRecord| Some((format!("{}; {}", entry.what, entry.traffic), group.mpps(entry)?));
     let bars: Vec<(String, Spread)> = group.entries.iter().filter_map(of).collect();
-    horizontal_bars(&format!("{}: millions of packets a second, median and quartiles", group.name), &bars)
+    horizontal_bars(
+        &format!("{}: Mpps on veth (a NIC with zero-copy: faster), median and quartiles", group.name),
+        &bars,
+    )
 }
 
 fn horizontal_bars(title: &str, bars: &[(String, Spread)]) -> Result<String> {
@@ -75,7 +98,8 @@ fn horizontal_bars(title: &str, bars: &[(String, Spread)]) -> Result<String> {
     Ok(svg)
 }
 
-fn failed(error: impl Display) -> anyhow::Error {
+/// A drawing that did not come about.
+pub fn failed(error: impl Display) -> anyhow::Error {
     anyhow!("cannot draw a chart: {error}")
 }
 

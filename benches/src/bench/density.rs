@@ -38,16 +38,20 @@ const NF_CONNTRACK_SLAB: &str = "/sys/kernel/slab/nf_conntrack/slab_size";
 /// Of so many inserts, one may end another connection.
 const INSERTS_PER_EVICTION: u64 = 1000;
 
+/// Connections that a table is made for, and tables.
+pub const MAX_FLOWS: u32 = 262_144;
+const TABLES: u32 = 9;
+
 /// After so many the slots of what has ended may be used again.
 const INSERTS_PER_EPOCH: u64 = 4096;
 
 #[derive(clap::Args)]
 pub struct DensityArguments {
     /// Connections that the table is made for.
-    #[arg(long, default_value_t = 262_144)]
+    #[arg(long, default_value_t = MAX_FLOWS)]
     max_flows: u32,
     /// Tables to fill, each with another secret.
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = TABLES)]
     tables: u32,
     #[command(flatten)]
     output: OutputArguments,
@@ -66,13 +70,17 @@ pub struct DensityFigures {
 
 /// Fills, prints and keeps. `false`: a ratio was not met.
 pub fn run(arguments: &DensityArguments) -> Result<bool> {
-    let DensityArguments { max_flows, tables, output } = arguments;
-    if !(10_000..=10_000_000).contains(max_flows) || !(1..=100).contains(tables) {
+    let figures = figures(arguments.max_flows, arguments.tables)?;
+    arguments.output.show("density", &figures)?;
+    Ok(figures.iter().all(|figures| figures.ratio.is_met()))
+}
+
+/// Of each family, so many tables.
+pub fn figures(max_flows: u32, tables: u32) -> Result<Vec<DensityFigures>> {
+    if !(10_000..=10_000_000).contains(&max_flows) || !(1..=100).contains(&tables) {
         bail!("--max-flows {max_flows} --tables {tables}: 10000 to 10000000, 1 to 100");
     }
-    let figures = [measure(Family::V4, GOAL, *max_flows, *tables)?, measure(Family::V6, GOAL_V6, *max_flows, *tables)?];
-    output.show("density", &figures)?;
-    Ok(figures.iter().all(|figures| figures.ratio.is_met()))
+    Ok(vec![measure(Family::V4, GOAL, max_flows, tables)?, measure(Family::V6, GOAL_V6, max_flows, tables)?])
 }
 
 fn measure(family: Family, goal: Goal, max_flows: u32, tables: u32) -> Result<DensityFigures> {

@@ -1,4 +1,4 @@
-//! Puts a run into README.md: its tables between two markers, its charts into `docs`.
+//! Puts a run into README.md: its tables between two markers, its charts into `docs`, its figures beside them.
 
 use std::fs;
 use std::path::Path;
@@ -11,16 +11,20 @@ use super::report::BenchReport;
 const BEGIN: &str = "<!-- bench: tables of a run, by `./scripts/bench --readme` -->\n";
 const END: &str = "<!-- bench: end -->\n";
 
-/// `root`: the project's folder.
-pub fn update(root: &Path, report: &BenchReport) -> Result<()> {
+/// The figures that the tables were made of.
+const SAMPLE: &str = "benches/results/sample.json";
+
+/// `root`: the project's folder; `json`: the whole report.
+pub fn update(root: &Path, report: &BenchReport, json: &str) -> Result<()> {
     let path = root.join("README.md");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut tables = report.markdown();
-    for group in &report.groups {
-        let chart = format!("docs/bench-{}.svg", group.name);
-        fs::write(root.join(&chart), chart::throughput(group)?).with_context(|| format!("cannot write {chart}"))?;
-        tables.push_str(&format!("\n![Packets a second: {}]({chart})\n", group.name));
+    for (name, svg) in chart::all(report)? {
+        let chart = format!("docs/bench-{name}.svg");
+        fs::write(root.join(&chart), svg).with_context(|| format!("cannot write {chart}"))?;
+        tables.push_str(&format!("\n![{}]({chart})\n", chart::title(&name)));
     }
+    fs::write(root.join(SAMPLE), format!("{json}\n")).with_context(|| format!("cannot write {SAMPLE}"))?;
     let text = between(&text, &tables).with_context(|| format!("{} has no place for the tables", path.display()))?;
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }

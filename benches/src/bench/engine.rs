@@ -50,6 +50,17 @@ pub struct EngineFigures {
     pub frames_span_bytes: usize,
 }
 
+impl EngineFigures {
+    /// What was sent, in words.
+    pub fn traffic(&self) -> String {
+        match self.new_percent {
+            0 => format!("{} flows", self.flows),
+            100 => "every packet a new flow".into(),
+            percent => format!("{} flows, {percent} % new", self.flows),
+        }
+    }
+}
+
 /// A pipeline ready to be measured; keeps its flows between two measurements.
 pub struct EngineBench {
     case: EngineCase,

@@ -5,20 +5,23 @@
 //! nanoseconds go, with a picture; `snapshot` is how tables are handed to
 //! a worker.
 //!
-//! `groups` is the one list of what is compared with what; `contender` holds who forwards, a file for each, and `cluster` the
-//! Services that they are given. `live` drives frames through nodes made of namespaces, and `latency` probes them: `programs`
-//! makes and judges frames in the kernel, `probe` takes the time of single ones, `agent` holds both inside a namespace, `site`
-//! is one node with its far side, `cpu` reads what it all cost, `priority` keeps the rest of the machine out of the way,
-//! `handover` tells how far the cores are apart.
+//! `groups` is the one list of what is compared with what, of every `peer` there is; `contender` holds who forwards, a file
+//! for each, and `cluster` the Services that they are given. `live` drives frames through nodes made of namespaces, the
+//! `sites` that stand, and `latency` probes them; `steadiness` tells which rounds count, `pacing` what somebody can bear,
+//! `schedule` how long it all takes and `progress` how far it is. `programs` makes and judges frames in the kernel, `probe`
+//! takes the time of single ones, `agent` holds both inside a namespace, `site` is one node with its far side, `cpu` reads
+//! what it all cost, `priority` keeps the rest of the machine out of the way, `handover` tells how far the cores are apart.
 //!
-//! `statistics`, `report` and `chart` make figures and pictures of it; a `ratio` that has to be reached is judged, `output`
-//! prints and keeps what a command found, `document` puts it into README.md.
+//! A `record` keeps all that was measured; `statistics`, `report` and `chart` make figures and pictures of it; a `ratio` that
+//! has to be reached is judged, `output` prints and keeps what a command found, `document` puts it into README.md, `machine`
+//! says where it was.
 //!
-//! `table` measures look-ups alone, in huge pages as `memory` tells, `density` what memory `connections` take, `scale` what
-//! a second worker brings, `setup` how fast connections come; `instructions` counts those of fixed `cases`;
-//! each `stage` alone is there for microbenches.
+//! `alone` measures what needs no node, part by part: `engine`, `table` (look-ups alone, in huge pages as `memory` tells),
+//! `density` (what memory `connections` take), `scale` (what a second worker brings), `setup` (how fast connections come).
+//! `instructions` counts those of fixed `cases`; `microbench` has each stage alone.
 
 pub mod agent;
+pub mod alone;
 pub mod cases;
 pub mod chart;
 pub mod cluster;
@@ -35,19 +38,27 @@ pub mod in_memory;
 pub mod instructions;
 pub mod latency;
 pub mod live;
+pub mod machine;
 pub mod memory;
+pub mod microbench;
 pub mod node;
 pub mod output;
+pub mod pacing;
+pub mod peer;
 pub mod priority;
 pub mod probe;
 pub mod programs;
+pub mod progress;
 pub mod ratio;
+pub mod record;
 pub mod report;
 pub mod scale;
+pub mod schedule;
 pub mod setup;
 pub mod site;
+pub mod sites;
 pub mod snapshot;
-pub mod stage;
 pub mod stages;
 pub mod statistics;
+pub mod steadiness;
 pub mod table;

@@ -38,7 +38,8 @@ impl OutputArguments {
 }
 
 /// Keeps a run's figures as `NAME-SECONDS.json`, the time in seconds since 1970; in benches/results if no folder is given.
-pub fn keep(folder: Option<&Path>, name: &str, json: &str) -> Result<()> {
+/// Returns where.
+pub fn keep(folder: Option<&Path>, name: &str, json: &str) -> Result<PathBuf> {
     let folder = folder.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("results"), PathBuf::from);
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let path = folder.join(format!("{name}-{seconds}.json"));
@@ -46,5 +47,5 @@ pub fn keep(folder: Option<&Path>, name: &str, json: &str) -> Result<()> {
         .and_then(|()| fs::write(&path, format!("{json}\n")))
         .with_context(|| format!("cannot keep the figures in {} (--results names another folder)", path.display()))?;
     eprintln!("bench: figures kept in {}", path.display());
-    Ok(())
+    Ok(path)
 }

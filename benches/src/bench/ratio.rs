@@ -38,6 +38,33 @@ pub enum Judgement {
     NotJudged,
 }
 
+/// A ratio as it was measured, judged where something has to be reached: a row of the one table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measurement {
+    pub what: String,
+    pub value: Spread,
+    pub judged: Option<JudgedRatio>,
+    /// Why it is not judged.
+    pub reason: Option<String>,
+}
+
+impl Measurement {
+    /// `case`: of the goal, or without one all that is to be said. `reason`: why it is not judged.
+    pub fn new(goal: Option<Goal>, case: &str, value: Spread, reason: Option<String>) -> Self {
+        match goal {
+            Some(goal) => Self { reason: reason.clone(), ..goal.judge(case, value, reason.is_none()).into() },
+            None => Self { what: case.to_owned(), value, judged: None, reason },
+        }
+    }
+}
+
+impl From<JudgedRatio> for Measurement {
+    fn from(judged: JudgedRatio) -> Self {
+        let what = format!("{}, {}", judged.goal.what, judged.case);
+        Self { what, value: judged.value, judged: Some(judged), reason: None }
+    }
+}
+
 impl Goal {
     /// `is_steady`: whether the machine was quiet enough for the value to mean anything.
     pub fn judge(self, case: impl Into<String>, value: Spread, is_steady: bool) -> JudgedRatio {

@@ -31,6 +31,8 @@ const GOAL: Goal = Goal {
     aim: 1.97,
 };
 
+/// Established flows.
+pub const FLOWS: u32 = 100_000;
 /// Passes of each stretch.
 const PASSES: u32 = 16;
 /// How often a worker looks for the other before it lets somebody else have its core.
@@ -39,7 +41,7 @@ const SPINS: u32 = 20_000;
 #[derive(clap::Args)]
 pub struct ScaleArguments {
     /// Established flows.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = FLOWS)]
     flows: u32,
     #[arg(long, default_value_t = 21)]
     pairs: usize,
@@ -66,13 +68,17 @@ pub struct ScaleFigures {
 
 /// Measures, prints and keeps. `false`: a ratio was not met.
 pub fn run(arguments: &ScaleArguments) -> Result<bool> {
-    let ScaleArguments { flows, pairs, output } = arguments;
-    ensure!((1024..=4_000_000).contains(flows), "--flows {flows}: 1024 to 4000000");
-    ensure!((1..=1000).contains(pairs), "--pairs {pairs}: 1 to 1000");
-    let mut bench = ScaleBench::new(*flows)?;
-    let figures = [bench.measure(Flows::Own, *pairs)?, bench.measure(Flows::Shared, *pairs)?];
-    output.show("scale", &figures)?;
+    let figures = figures(arguments.flows, arguments.pairs)?;
+    arguments.output.show("scale", &figures)?;
     Ok(figures.iter().all(|figures| figures.ratio.is_met()))
+}
+
+/// With flows of their own and with shared ones, so many pairs.
+pub fn figures(flows: u32, pairs: usize) -> Result<Vec<ScaleFigures>> {
+    ensure!((1024..=4_000_000).contains(&flows), "--flows {flows}: 1024 to 4000000");
+    ensure!((1..=1000).contains(&pairs), "--pairs {pairs}: 1 to 1000");
+    let mut bench = ScaleBench::new(flows)?;
+    Ok(vec![bench.measure(Flows::Own, pairs)?, bench.measure(Flows::Shared, pairs)?])
 }
 
 struct ScaleBench {

@@ -29,6 +29,8 @@ const GOAL: Goal = Goal {
     aim: 0.95,
 };
 
+/// Connections on the way.
+pub const CONNECTIONS: u32 = 1_000_000;
 /// Of the way, as many as are compared: so many passes at either end.
 const COMPARED: u32 = 100_000;
 /// Seconds on the way: the whole table is walked in that time.
@@ -42,7 +44,7 @@ const PASSING_S: u32 = 120;
 #[derive(clap::Args)]
 pub struct SetupArguments {
     /// Connections on the way.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = CONNECTIONS)]
     connections: u32,
     /// How often the way is gone.
     #[arg(long, default_value_t = 7)]
@@ -71,12 +73,16 @@ pub struct SetupFigures {
 
 /// Measures, prints and keeps. `false`: the ratio was not met.
 pub fn run(arguments: &SetupArguments) -> Result<bool> {
-    let SetupArguments { connections, runs, output } = arguments;
-    ensure!((200_000..=4_000_000).contains(connections), "--connections {connections}: 200000 to 4000000");
-    ensure!((1..=100).contains(runs), "--runs {runs}: 1 to 100");
-    let figures = [SetupBench::new(*connections, *connections / 8)?.measure(COMPARED, *runs, PASSING_S)?];
-    output.show("setup", &figures)?;
+    let figures = figures(arguments.connections, arguments.runs)?;
+    arguments.output.show("setup", &figures)?;
     Ok(figures.iter().all(|figures| figures.ratio.is_met()))
+}
+
+/// The way to so many connections, so many times.
+pub fn figures(connections: u32, runs: usize) -> Result<Vec<SetupFigures>> {
+    ensure!((200_000..=4_000_000).contains(&connections), "--connections {connections}: 200000 to 4000000");
+    ensure!((1..=100).contains(&runs), "--runs {runs}: 1 to 100");
+    Ok(vec![SetupBench::new(connections, connections / 8)?.measure(COMPARED, runs, PASSING_S)?])
 }
 
 struct SetupBench {

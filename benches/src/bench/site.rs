@@ -12,7 +12,7 @@ use super::cluster::{self, Cluster, ENDPOINTS};
 use super::contender::{Contender, Ground, Running, Tools, Way};
 use super::cpu;
 use super::probe::{Latency, Probing};
-use super::programs::{Arrived, FLOWS_MAX, Flows, Sending, Sent, Stream};
+use super::programs::{Arrived, Flows, Sending, Sent, Stream};
 use crate::lab::command::{ip, run, run_in};
 use crate::lab::network::{self, Network};
 use crate::lab::plan::Plan;
@@ -111,14 +111,6 @@ impl Site {
     /// Has the flows forgotten that the contender would run out of room for.
     pub fn forget_flows(&self) -> Result<()> {
         self.contender.forget_flows(&self.plan)
-    }
-
-    /// Begins lasting flows, so that what is measured afterwards begins none.
-    pub fn admit(&mut self, flows: u32, spread: bool) -> Result<()> {
-        // Twice: one may get lost, or meet a flow that is just ending.
-        let seconds = (2.0 * f64::from(flows.min(FLOWS_MAX)) / GENTLE_PPS / 2.0).max(0.05);
-        let stretch = Stretch { seconds, pps: Some(2.0 * GENTLE_PPS), flows: Flows::Lasting(flows), spread };
-        self.measure(&stretch).map(drop)
     }
 
     /// Sends, waits for what is under way, and takes every figure before and after. A wrong packet is an error.

@@ -42,11 +42,13 @@ const DRAWS: usize = FRAMES;
 const ROUNDS_PER_PAIR: usize = 32;
 const IN_FLIGHT: usize = 32;
 const ENTRIES_MAX: u32 = 40_000_000;
+/// Sizes of table for which the ratio is asked.
+pub const ENTRIES: [u32; 2] = [1_000_000, 10_000_000];
 
 #[derive(clap::Args)]
 pub struct TableArguments {
     /// Entries of the table, two a connection; several sizes by comma.
-    #[arg(long, value_delimiter = ',', default_value = "1000000,10000000")]
+    #[arg(long, value_delimiter = ',', default_values_t = ENTRIES)]
     entries: Vec<u32>,
     #[arg(long, default_value_t = 21)]
     pairs: usize,
@@ -68,14 +70,19 @@ pub struct TableFigures {
 
 /// Measures, prints and keeps. `false`: a ratio was not met.
 pub fn run(arguments: &TableArguments) -> Result<bool> {
-    ensure!((1..=1000).contains(&arguments.pairs), "--pairs {}: 1 to 1000", arguments.pairs);
-    let mut figures = Vec::new();
-    for entries in &arguments.entries {
-        ensure!((1000..=ENTRIES_MAX).contains(entries), "--entries {entries}: 1000 to {ENTRIES_MAX}");
-        figures.push(TableBench::new(*entries / 2)?.measure(arguments.pairs)?);
-    }
+    let figures = figures(&arguments.entries, arguments.pairs)?;
     arguments.output.show("table", &figures)?;
     Ok(figures.iter().all(|figures| figures.ratio.is_met()))
+}
+
+/// Of tables of so many entries each, so many pairs of rounds.
+pub fn figures(entries: &[u32], pairs: usize) -> Result<Vec<TableFigures>> {
+    ensure!((1..=1000).contains(&pairs), "--pairs {pairs}: 1 to 1000");
+    let of = |entries: &u32| {
+        ensure!((1000..=ENTRIES_MAX).contains(entries), "--entries {entries}: 1000 to {ENTRIES_MAX}");
+        TableBench::new(*entries / 2)?.measure(pairs)
+    };
+    entries.iter().map(of).collect()
 }
 
 impl fmt::Display for TableFigures {

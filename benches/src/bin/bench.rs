@@ -1,30 +1,29 @@
 //! `atalho-bench`: how fast it is, beside its peers, in one run.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use atalho_benches::bench::agent;
+use atalho_benches::bench::alone::AloneRecord;
 use atalho_benches::bench::cluster::{Cluster, SERVICES_MAX};
 use atalho_benches::bench::contender::{Tools, l2fwd};
-use atalho_benches::bench::engine::{EngineBench, EngineCase, EngineFigures};
-use atalho_benches::bench::live::{self, LiveOptions, Progress, Sites};
+use atalho_benches::bench::engine::{EngineBench, EngineCase};
+use atalho_benches::bench::groups::Chosen;
+use atalho_benches::bench::machine::Machine;
 use atalho_benches::bench::output::{Output, keep};
 use atalho_benches::bench::priority::Ahead;
-use atalho_benches::bench::report::{BenchReport, Machine};
-use atalho_benches::bench::{density, document, groups, instructions, latency, scale, setup, snapshot, stages, table};
+use atalho_benches::bench::progress::Progress;
+use atalho_benches::bench::report::BenchReport;
+use atalho_benches::bench::sites::{LiveOptions, Sites};
+use atalho_benches::bench::{
+    chart, density, document, groups, instructions, latency, live, scale, schedule, setup, snapshot, stages, table,
+};
 use atalho_benches::lab::lock::Lock;
 use atalho_benches::lab::signal::Interrupt;
 use clap::{Parser, Subcommand};
-
-/// What the pipeline alone is measured with.
-const MEMORY_CASES: [EngineCase; 4] = [
-    EngineCase { flows: 1024, new_percent: 0 },
-    EngineCase { flows: 100_000, new_percent: 0 },
-    EngineCase { flows: 500_000, new_percent: 0 },
-    EngineCase { flows: 1024, new_percent: 100 },
-];
 
 #[derive(Parser)]
 #[command(name = "atalho-bench", about = "Packets per second and what they cost, beside the peers, in one run")]
@@ -83,7 +82,7 @@ struct RunArguments {
     /// A smaller cluster and shorter stretches: under five minutes in all. This is what is done by default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// The whole of it, ten thousand Services included: up to forty minutes.
+    /// The whole of it, ten thousand Services included: under twenty-five minutes.
     #[arg(long)]
     full: bool,
     #[arg(long)]
@@ -99,7 +98,7 @@ struct RunArguments {
     /// Where the figures are kept; benches/results if not given.
     #[arg(long, value_name = "FOLDER")]
     results: Option<PathBuf>,
-    /// Puts the tables into README.md and the charts into docs.
+    /// Puts the tables into README.md, the charts into docs, and the figures into benches/results/sample.json.
     #[arg(long)]
     readme: bool,
 }
@@ -195,73 +194,60 @@ fn snapshot(arguments: &SnapshotArguments) -> Result<bool> {
 
 /// Ends with `false` where the machine was too restless for its ratios to mean anything.
 fn run(arguments: RunArguments) -> Result<bool> {
-    let known = groups::names();
+    let quick = !arguments.full;
     for name in &arguments.names {
-        let is_ratio = !groups::chosen(std::slice::from_ref(name), true).is_empty();
-        let is_ratio = is_ratio || name == "9";
         ensure!(
-            known.contains(&name.as_str()) || is_ratio,
+            !groups::chosen(std::slice::from_ref(name), quick).is_empty(),
             "nothing is called {name:?}: {}, or a ratio's number",
-            known.join(", ")
+            groups::names().join(", ")
         );
     }
-    let quick = !arguments.full;
-    let (pairs, paced, seconds) = if quick { (7, 2, 0.4) } else { (11, 5, 1.0) };
+    let chosen = groups::chosen(&arguments.names, quick);
     let bench = std::env::current_exe()?;
+    let tools = Tools { atalho: beside(&bench, "atalho")?, lab: beside(&bench, "atalho-lab")?, bench };
+    let usual = LiveOptions::new(tools, &arguments.prefix, quick);
     let options = LiveOptions {
-        tools: Tools { atalho: beside(&bench, "atalho")?, lab: beside(&bench, "atalho-lab")?, bench },
-        prefix: arguments.prefix,
-        pairs: arguments.pairs.unwrap_or(pairs),
-        paced,
-        seconds: arguments.seconds.unwrap_or(seconds),
+        pairs: arguments.pairs.unwrap_or(usual.pairs),
+        seconds: arguments.seconds.unwrap_or(usual.seconds),
+        ..usual
     };
-    let machine = Machine::read()?;
+    let mut report = BenchReport::new(Machine::read()?);
     let interrupt = Interrupt::watch()?;
     let mut sites = Sites::new(&options)?;
     let _lock = Lock::take(&options.prefix)?;
     let _ahead = Ahead::take();
-    let progress = Progress::new();
-    let is_asked_for = |name: &str| arguments.names.is_empty() || arguments.names.iter().any(|asked| asked == name);
-    let memory =
-        if is_asked_for(groups::MEMORY) { memory(&progress, &interrupt, options.seconds)? } else { Vec::new() };
-    let is_probed = is_asked_for(groups::LATENCY) || arguments.names.iter().any(|name| name == "9");
-    let probed = is_probed.then(|| groups::latency(quick));
-    let mut measured = Vec::new();
-    let mut groups = groups::chosen(&arguments.names, quick);
-    while !groups.is_empty() {
-        let group = groups.remove(0);
-        let record = live::run(&group, &mut sites, &progress, &interrupt)?;
-        measured.push((group, record));
-        sites.keep(|peer| {
-            groups.iter().flat_map(|group| &group.entries).any(|entry| entry.peer == peer)
-                || probed.iter().flat_map(|group| &group.entries).any(|entry| entry.peer == peer)
-        });
+    let progress = Progress::new(schedule::of_run_s(&chosen, &options, quick), schedule::limit_s(quick));
+    let mut alone = AloneRecord::default();
+    for part in &chosen.alone {
+        live::stop_if(&interrupt)?;
+        progress.say(part.name());
+        part.measure(quick, &mut alone)?;
+        progress.done(schedule::of_part_s(*part, quick));
     }
-    let mut report = BenchReport::new(machine, measured, memory);
-    if let Some(group) = &probed {
-        let records = latency::run(group, options.pairs, &mut sites, &progress, &interrupt)?;
-        report = report.with_latency(group, records);
+    report.add_alone(alone);
+    for (index, group) in chosen.groups.iter().enumerate() {
+        report.add_group(group, live::run(group, &mut sites, &progress, &interrupt)?);
+        let later = Chosen { groups: chosen.groups[index + 1..].to_vec(), ..chosen.clone() };
+        sites.keep(|peer| later.peers().any(|needed| needed == peer));
     }
+    if let Some(group) = &chosen.latency {
+        report.add_latency(group, latency::run(group, &mut sites, &progress, &interrupt)?);
+    }
+    report.seconds = progress.elapsed().as_secs_f64();
     let json = serde_json::to_string(&report)?;
-    keep(arguments.results.as_deref(), "bench", &json)?;
+    let kept = keep(arguments.results.as_deref(), "bench", &json)?;
+    for (name, svg) in chart::all(&report)? {
+        let path = kept.with_extension(format!("{name}.svg"));
+        fs::write(&path, svg).with_context(|| format!("cannot keep {}", path.display()))?;
+    }
     if arguments.readme {
-        document::update(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &report)?;
+        document::update(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &report, &json)?;
     }
     match arguments.output {
         Output::Json => println!("{json}"),
         Output::Text => print!("{}", report.text()),
     }
     Ok(report.is_steady())
-}
-
-fn memory(progress: &Progress, interrupt: &Interrupt, seconds: f64) -> Result<Vec<EngineFigures>> {
-    let mut all = Vec::new();
-    for case in MEMORY_CASES {
-        live::stop_if(interrupt)?;
-        progress.say(&format!("the pipeline in memory, {} flows, {} % new", case.flows, case.new_percent));
-        all.push(EngineBench::new(case)?.run(Duration::from_secs_f64(4.0 * seconds))?);
-    }
-    Ok(all)
 }
 
 /// Another program of ours, as cargo builds them.

@@ -80,7 +80,7 @@ endpoints: [{addresses: [10.244.1.7], nodeName: node-b}]
 
 /// A folder with `objects`, and the options that ask it.
 struct Asked {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     options: WhyOptions,
     batch: PathBuf,
 }
@@ -92,7 +92,7 @@ impl Asked {
         std::fs::create_dir(&manifests).unwrap();
         std::fs::write(manifests.join("all.yaml"), objects).unwrap();
         let options = WhyOptions { manifests: Some(manifests), node: Some("node-a".into()), ..WhyOptions::default() };
-        Self { batch: folder.path().join("batch.jsonl"), _folder: folder, options }
+        Self { batch: folder.path().join("batch.jsonl"), folder, options }
     }
 
     /// Exit code and lines of a batch.
@@ -212,6 +212,39 @@ fn packets_meet_the_object_that_decides() {
     ] {
         assert_eq!(asked.short(&query), expected, "{query}");
     }
+}
+
+#[test]
+fn the_scheduler_that_is_configured_chooses() {
+    let objects = OBJECTS.replace("{ready: false, serving: true, terminating: true}", "{ready: true}");
+    let chosen_of = |scheduler: &str, queries: Vec<String>| {
+        let mut asked = Asked::new(&objects);
+        let config = asked.folder.path().join("atalho.toml");
+        std::fs::write(&config, format!("[service]\nscheduler = \"{scheduler}\"\n")).unwrap();
+        asked.options.config = Some(config);
+        let (code, lines) = asked.batch(&queries.join("\n"));
+        assert_eq!((code, lines.len()), (0, queries.len()), "{lines:?}");
+        let mut chosen = Vec::new();
+        for line in lines {
+            let answer: Answer = serde_json::from_str(&line).unwrap();
+            let backends: Vec<&str> = answer.backends.iter().map(|backend| backend.address.as_str()).collect();
+            assert_eq!(backends, ["10.244.1.7:8080", "10.244.1.8:8080"], "{scheduler}");
+            chosen.push(answer.chosen.unwrap());
+        }
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen
+    };
+    let query = |source: String, port: u32| {
+        format!(r#"{{"protocol":"TCP","src_ip":"{source}","src_port":{port},"dst_ip":"172.30.0.41","dst_port":80}}"#)
+    };
+    let of_ports = || (0..32).map(|i| query("10.244.0.5".into(), 40_000 + i)).collect();
+    let of_sources = || (0..32).map(|i| query(format!("10.244.1.{}", 100 + i), 40_000)).collect();
+    let both = ["10.244.1.7:8080", "10.244.1.8:8080"];
+    // Maglev goes by the whole flow. A draw does not, and to be asked twice without another answer it goes by the port here.
+    assert_eq!((chosen_of("maglev", of_ports()), chosen_of("maglev", of_sources())), (both.into(), both.into()));
+    assert_eq!(chosen_of("random", of_ports()), both);
+    assert_eq!(chosen_of("random", of_sources()).len(), 1);
 }
 
 #[test]
