@@ -24,6 +24,8 @@ impl Contender for Testpmd {
         let cores = format!("{},{}", ground.spare, ground.core);
         let (main, prefix) = (ground.spare.to_string(), format!("--file-prefix={}", ground.plan.prefix));
         // What it prints would stay in its buffer while its output is a file. The main thread only waits for a key; one core forwards, from one queue of the port back to it.
+        // Bursts of 64 were its best: 32 took 1 to 9 % longer, 256 a fifth, 512 twice as long. Descriptors of 4,096 and busy
+        // polling on (its default) or off made no difference.
         #[rustfmt::skip]
         let command = [
             "stdbuf", "-oL", "dpdk-testpmd", "-l", &cores, "--main-lcore", &main, "--no-huge", "-m", "512", "--no-pci", "--no-telemetry",
