@@ -136,13 +136,7 @@ mod tests {
             .collect();
         let backends = Arc::new(Backends { endpoints, ..Backends::default() });
         let side = Route { backends, masquerade: false, drop_without_backend: false };
-        Arc::new(Vip {
-            service: "default/web:http".into(),
-            kind: VipKind::ClusterIP,
-            affinity: None,
-            inside: side.clone(),
-            outside: side,
-        })
+        Arc::new(Vip::new("default/web:http".into(), VipKind::ClusterIP, side.clone(), side))
     }
 
     fn tables(endpoints: Option<&[&str]>) -> Tables {

@@ -17,7 +17,7 @@ use atalho_engine::admit::{Decision, Egress, FirstPacket, Opening, Outcome, chec
 use atalho_engine::flow::{FlowKey, Protocol};
 use atalho_engine::service::Endpoint;
 use atalho_engine::tables::Port;
-use atalho_engine::verdict::PuntReason;
+use atalho_engine::verdict::{DropReason, PuntReason};
 use atalho_layout::ClaimKind;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,10 @@ pub struct Detail {
     pub because: String,
     /// Endpoints of the Service port that this packet could not have gone to.
     pub left_out: Vec<LeftOut>,
+    /// Why the source is rewritten, or is not.
+    pub source_because: String,
+    /// The packet when it leaves.
+    pub leaves: String,
 }
 
 /// What becomes of a packet.
@@ -136,10 +140,10 @@ pub fn answer(view: &View<'_>, query: &Query) -> Answer {
         source: None,
         egress: None,
         policy: None,
-        detail: Some(Detail { came_in: came_in.clone(), because, left_out: Vec::new() }),
+        detail: Some(Detail { came_in: came_in.clone(), because, ..Detail::default() }),
     };
     let Some(ingress) = ingress(view, &way) else {
-        let reason = atalho_engine::verdict::DropReason::UnknownPort;
+        let reason = DropReason::UnknownPort;
         return blank(Verdict::Drop, Some(reason.name()), format!("no port of this node is {way}"));
     };
     if let Some(because) = passes(view, query, &way, ingress) {
@@ -151,13 +155,16 @@ pub fn answer(view: &View<'_>, query: &Query) -> Answer {
     // Each packet is judged alone: no client has been here before.
     let decision = decide(tables, &packet, random, |_| None);
     let (verdict, reason, because) = match decision.outcome {
+        Outcome::Drop(reason @ DropReason::SourceRange) => {
+            (Verdict::Drop, Some(reason.name()), decision.vip.map(explain::who_is_let_in).unwrap_or_default())
+        }
         Outcome::Forward => (Verdict::Forward, None, String::new()),
         Outcome::Pass => (Verdict::Pass, None, "it goes on by the node's own routes".to_owned()),
         Outcome::Punt(reason) => (punted(reason), Some(reason.name()), reason.text().to_owned()),
         Outcome::Drop(reason) => (Verdict::Drop, Some(reason.name()), reason.text().to_owned()),
     };
     let mut answer = blank(verdict, reason, because);
-    fill(&mut answer, view, &decision);
+    fill(&mut answer, view, &packet, &decision);
     answer
 }
 
@@ -178,14 +185,14 @@ const fn punted(reason: PuntReason) -> Verdict {
     }
 }
 
-fn fill(answer: &mut Answer, view: &View<'_>, decision: &Decision<'_>) {
+fn fill(answer: &mut Answer, view: &View<'_>, packet: &FirstPacket, decision: &Decision<'_>) {
     answer.service = decision.vip.map(|vip| vip.service.to_string());
     answer.vip = decision.vip.map(|vip| vip.kind.name().to_owned());
     if let Some(route) = decision.route {
         answer.backends = route.backends.endpoints.iter().map(Backend::of).collect();
     }
     if let (Some(vip), Some(route), Some(detail)) = (decision.vip, decision.route, &mut answer.detail) {
-        detail.left_out = explain::left_out(view, vip, &route.backends, decision.destination.0.is_ipv4());
+        detail.left_out = explain::left_out(view, vip, route, packet.key.dst.is_ipv4());
     }
     if answer.verdict != Verdict::Forward {
         return;
@@ -198,6 +205,10 @@ fn fill(answer: &mut Answer, view: &View<'_>, decision: &Decision<'_>) {
         Egress::Pod(next_hop) => pod_behind(view, next_hop),
         Egress::Uplink(_) | Egress::UplinkUnresolved(_) => "uplink".to_owned(),
     });
+    if let Some(detail) = &mut answer.detail {
+        detail.source_because = explain::source(view, packet, decision).to_owned();
+        detail.leaves = explain::leaves(packet, decision);
+    }
 }
 
 fn pod_behind(view: &View<'_>, next_hop: u32) -> String {

@@ -145,5 +145,5 @@ fn cluster_ip(service: &str, endpoints: Vec<Endpoint>) -> Vip {
         masquerade: false,
         drop_without_backend: false,
     };
-    Vip { service: service.into(), kind: VipKind::ClusterIP, affinity: None, inside: side.clone(), outside: side }
+    Vip::new(service.into(), VipKind::ClusterIP, side.clone(), side)
 }

@@ -4,6 +4,7 @@
 //! Incremental: a Service is compiled again only if it, its slices or its surroundings changed, and what comes out equal
 //! is shared with the tables before. A test holds that this gives what compiling everything anew would give.
 
+mod endpoints;
 mod indexes;
 mod node;
 mod offline;
@@ -17,16 +18,16 @@ use std::sync::Arc;
 use atalho_engine::flow::{Protocol, mapped};
 use atalho_engine::next_hops::NextHop;
 use atalho_engine::route::Routes;
-use atalho_engine::service::{Services, Vip, VipKey, VipKind};
+use atalho_engine::service::{Services, Vip, VipKey};
 use atalho_engine::tables::Tables;
 use atalho_layout::{ClaimKey, ClaimKind, LpmKey, PortRecord};
 use ipnet::IpNet;
 
+pub(crate) use endpoints::{Merged, Nearness, Place, merged, of_cluster};
 pub use indexes::NextHopIndexes;
 use node::{NodePart, share};
 pub use offline::{OfflinePorts, offline_facts, offline_mac};
 use services::Surroundings;
-pub(crate) use services::{Merged, choice, merged};
 
 use crate::config::Config;
 use crate::facts::NodeFacts;
@@ -107,22 +108,23 @@ pub fn compile(
         touched.extend(compiled.addresses_of_node_part());
     }
     let around = Surroundings {
-        node_name: config.node.name.clone(),
+        place: Place { node: config.node.name.clone(), zone: compiled.state.part.zone.clone() },
         node_port_addresses: compiled.state.part.node_port_addresses.clone(),
         node_addresses: (compiled.state.part.node.addresses.iter().copied())
             .filter(|address| crate::model::unusable(*address).is_none())
             .collect(),
+        primary_addresses: compiled.state.part.node.primary_addresses().collect(),
         pods_are_known: !compiled.state.part.cluster.pod_cidrs.is_empty(),
         masquerade_all: config.service.masquerade_all,
         scheduler: config.service.scheduler,
     };
     let dirty = compiled.dirty_services(model, around);
     let changes = compiled.compile_services(model, &dirty, &before.services);
-    touched.extend(changes.keys().filter(|key| !is_node_port(&before, &changes, key)).map(|key| key.address));
+    touched.extend(changes.keys().filter(|key| !is_port_only(&before, &changes, key)).map(|key| key.address));
     if !changes.is_empty() {
         tables.services = before.services.with_changes(changes.iter().map(|(key, vip)| (*key, vip.clone())));
     }
-    compiled.claim_node_ports(&before, &changes);
+    compiled.claim_ports(&before, &changes);
     compiled.claim_addresses(&tables, touched);
     compiled.refusals =
         compiled.state.part.refusals.iter().chain(compiled.state.refused.values().flatten()).cloned().collect();
@@ -146,9 +148,9 @@ fn same_parts(new: &Tables, old: &Tables) -> bool {
         && Arc::ptr_eq(&new.settings, &old.settings)
 }
 
-/// Whether `key` is a node port's, before and after.
-fn is_node_port(before: &Tables, changes: &Changes, key: &VipKey) -> bool {
-    let is = |vip: &Vip| vip.kind == VipKind::NodePort;
+/// Whether the address of `key` is not a Service's for this VIP, before and after.
+fn is_port_only(before: &Tables, changes: &Changes, key: &VipKey) -> bool {
+    let is = |vip: &Vip| vip.shares_address;
     let new = changes.get(key).and_then(|vip| vip.as_deref());
     before.services.look_up(key).is_none_or(is) && new.is_none_or(is)
 }
@@ -159,9 +161,10 @@ impl Compiled {
     /// Nothing, as before the first compilation.
     pub fn empty(facts: &Arc<NodeFacts>, config: &Config) -> Self {
         let around = Surroundings {
-            node_name: String::new(),
+            place: Place::default(),
             node_port_addresses: BTreeSet::new(),
             node_addresses: BTreeSet::new(),
+            primary_addresses: BTreeSet::new(),
             pods_are_known: false,
             masquerade_all: false,
             scheduler: config.service.scheduler,
@@ -185,6 +188,11 @@ impl Compiled {
                 refused: BTreeMap::new(),
             },
         }
+    }
+
+    /// Where this node stands, as hints name it.
+    pub(crate) fn place(&self) -> &Place {
+        &self.state.around.place
     }
 
     fn is_node_part_current(&self, model: &Model, facts: &Arc<NodeFacts>) -> bool {
@@ -243,7 +251,7 @@ impl Compiled {
                 self.state.refused.insert(name.clone(), refusals);
             }
             if !vips.is_empty() {
-                self.state.owned.insert(name.clone(), vips.iter().map(|(key, _)| *key).collect());
+                self.state.owned.insert(name.clone(), vips.keys().copied().collect());
             }
             for (key, vip) in vips {
                 if before.look_up(&key) == Some(&vip) {
@@ -262,9 +270,10 @@ impl Compiled {
         changes
     }
 
-    fn claim_node_ports(&mut self, before: &Tables, changes: &Changes) {
+    /// Claims of single ports on addresses that are the node's.
+    fn claim_ports(&mut self, before: &Tables, changes: &Changes) {
         for (key, vip) in changes {
-            let is = |vip: &Vip| vip.kind == VipKind::NodePort;
+            let is = |vip: &Vip| vip.shares_address;
             let claim = ClaimKey {
                 addr: mapped(key.address),
                 port: key.port.to_be_bytes(),

@@ -24,6 +24,7 @@ pub(super) struct NodePart {
     pub cluster: Cluster,
     pub other_nodes: Vec<IpAddr>,
     pub node_port_addresses: BTreeSet<IpAddr>,
+    pub zone: Option<Arc<str>>,
     pub ports: FastMap<u32, Port>,
     pub local_pods: FastMap<IpAddr, u32>,
     pub routes: Vec<Route>,
@@ -53,6 +54,7 @@ impl NodePart {
         refusals.extend(fault.map(|fault| fault.about("conntrack.snat_ports", &Source::Node)));
         let mut part = Self {
             node_port_addresses,
+            zone: model.node(&config.node.name).and_then(|node| node.zone.as_deref().map(Arc::from)),
             cluster: cluster(model, config),
             other_nodes: other_nodes(model, &node),
             ports: FastMap::default(),
@@ -217,9 +219,7 @@ fn node_port_addresses(
     pod_ports: &BTreeMap<u32, PodPort<'_>>,
 ) -> BTreeSet<IpAddr> {
     match &config.service.node_port_addresses {
-        NodePortAddresses::Primary => {
-            node.primary_v4.map(IpAddr::V4).into_iter().chain(node.primary_v6.map(IpAddr::V6)).collect()
-        }
+        NodePortAddresses::Primary => node.primary_addresses().collect(),
         NodePortAddresses::Cidrs(cidrs) => {
             let is_pods =
                 |a: &IpAddr| facts.addresses.iter().any(|(i, net)| net.addr() == *a && pod_ports.contains_key(i));

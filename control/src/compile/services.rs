@@ -6,128 +6,190 @@ use std::sync::Arc;
 
 use atalho_engine::affinity::Affinity;
 use atalho_engine::service::{Backends, Endpoint, Route, Vip, VipKey, VipKind};
+use ipnet::IpNet;
 
+use super::endpoints::{Merged, Nearness, Place, merged, of_cluster, of_this_node};
 use crate::config::Scheduler;
-use crate::model::{Condition, Fault, Key, Kind, Model, Refusal, Service, ServicePort, Stored};
+use crate::model::{Fault, Key, Kind, Model, Refusal, Service, ServiceName, ServicePort, Stored};
 
 /// What VIPs depend on beside the Service itself. When it changes, every Service is compiled again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Surroundings {
-    pub node_name: String,
+    pub place: Place,
     /// Where node ports are served.
     pub node_port_addresses: BTreeSet<IpAddr>,
-    /// No Service may have one of these, link-local ones aside.
+    /// Of a Service with one of these only its own ports are the Service's; link-local ones are not among them.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// By which the node is known, one of a family at most.
+    pub primary_addresses: BTreeSet<IpAddr>,
     /// Whether pods can be told by their address, so that all others are outside.
     pub pods_are_known: bool,
     pub masquerade_all: bool,
     pub scheduler: Scheduler,
 }
 
-/// An endpoint of one Service port, as all slices together have it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Merged {
-    pub address: IpAddr,
-    pub port: u16,
-    pub node: Option<Arc<str>>,
-    pub local: bool,
-    pub condition: Condition,
-}
-
-/// The endpoints of `port` in one family, ordered, each once. Of two slices that have the same one the better condition
-/// counts: an endpoint moves from slice to slice in two events, in either order.
-pub(crate) fn merged(model: &Model, service: &str, port: &ServicePort, is_ipv4: bool, node_name: &str) -> Vec<Merged> {
-    let mut merged: BTreeMap<(IpAddr, u16), Merged> = BTreeMap::new();
-    for (_, slice) in model.slices_of(service).filter(|(_, slice)| slice.is_ipv4 == is_ipv4) {
-        let serves = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
-        for number in serves.map(|p| p.port) {
-            for endpoint in &slice.endpoints {
-                let local = endpoint.node.as_deref() == Some(node_name);
-                let node = endpoint.node.clone();
-                let found =
-                    Merged { address: endpoint.address, port: number, node, local, condition: endpoint.condition };
-                let entry = merged.entry((endpoint.address, number)).or_insert_with(|| found.clone());
-                entry.condition = entry.condition.max(found.condition);
-                if entry.node.is_none() || (local && !entry.local) {
-                    (entry.node, entry.local) = (found.node, local);
-                }
-            }
-        }
-    }
-    merged.into_values().collect()
-}
-
-/// Those that take new flows: the ready ones, or, if there is none, those that still serve while they terminate.
-pub(crate) fn choice<'m>(merged: impl Iterator<Item = &'m Merged> + Clone) -> Vec<&'m Merged> {
-    let of = |condition: Condition| merged.clone().filter(move |e| e.condition == condition);
-    let ready: Vec<_> = of(Condition::Ready).collect();
-    if ready.is_empty() { of(Condition::Terminating).collect() } else { ready }
+/// A Service being compiled.
+struct Compiling<'m> {
+    model: &'m Model,
+    name: &'m ServiceName,
+    stored: &'m Stored<Service>,
+    around: &'m Surroundings,
+    /// By key: of two addresses of the Service that are the same one the first counts.
+    vips: BTreeMap<VipKey, Vip>,
+    refusals: Vec<Refusal>,
 }
 
 /// The VIPs of a Service, and what of it was refused.
 pub(super) fn vips(
     model: &Model,
-    name: &str,
+    name: &ServiceName,
     stored: &Stored<Service>,
     around: &Surroundings,
-) -> (Vec<(VipKey, Vip)>, Vec<Refusal>) {
-    let service = &stored.object;
-    let (mut vips, mut refusals) = (Vec::new(), Vec::new());
-    for ip in &service.cluster_ips {
-        if around.node_addresses.contains(ip) {
-            let (namespace, name) = name.split_once('/').unwrap_or(("", name));
-            let key = Key { kind: Kind::Service, namespace: namespace.to_owned(), name: name.to_owned() };
-            let reason = format!("clusterIP {ip} is an address of this node");
-            let fault =
-                Fault::new(reason, "it is not served, or the node would be cut off; give it one of the Service CIDR");
-            refusals.push(fault.about(key.to_string(), &stored.source));
-            continue;
-        }
-        for port in &service.ports {
-            port_vips(model, name, service, port, *ip, around, &mut vips);
+) -> (BTreeMap<VipKey, Vip>, Vec<Refusal>) {
+    let mut compiling = Compiling { model, name, stored, around, vips: BTreeMap::new(), refusals: Vec::new() };
+    for ip in &stored.object.cluster_ips {
+        compiling.refuse_node_address(*ip);
+        for port in &stored.object.ports {
+            compiling.port(port, *ip);
         }
     }
-    (vips, refusals)
+    (compiling.vips, compiling.refusals)
 }
 
-fn port_vips(
-    model: &Model,
-    name: &str,
-    service: &Service,
-    port: &ServicePort,
-    ip: IpAddr,
-    around: &Surroundings,
-    vips: &mut Vec<(VipKey, Vip)>,
-) {
-    let label: Arc<str> = port.label(name).into();
-    let affinity = service.affinity_timeout_s.map(|timeout_s| Affinity { service: number_of(name), timeout_s });
-    let merged = merged(model, name, port, ip.is_ipv4(), &around.node_name);
-    let cluster = Arc::new(backends(&choice(merged.iter()), around.scheduler));
-    let needs_local = service.internal_local || service.external_local;
-    let local = needs_local.then(|| Arc::new(backends(&choice(merged.iter().filter(|e| e.local)), around.scheduler)));
-    let to_cluster = |masquerade: bool| Route { backends: cluster.clone(), masquerade, drop_without_backend: false };
-    // Somebody elsewhere can serve it: silence lets the client try another node. If nobody can, it is told so.
-    let to_local = |masquerade: bool| Route {
-        backends: local.clone().unwrap_or_default(),
-        masquerade,
-        drop_without_backend: !cluster.endpoints.is_empty(),
-    };
-    let side = |is_local: bool, masquerade: bool| if is_local { to_local(masquerade) } else { to_cluster(masquerade) };
+impl Compiling<'_> {
+    /// The VIPs of one port in the family of `cluster_ip`.
+    fn port(&mut self, port: &ServicePort, cluster_ip: IpAddr) {
+        let (service, around) = (&self.stored.object, self.around);
+        let sides = Sides::new(self.model, self.name, service, port, cluster_ip.is_ipv4(), around);
+        let is_family = |ip: &IpAddr| ip.is_ipv4() == cluster_ip.is_ipv4();
+        if !around.node_addresses.contains(&cluster_ip) {
+            self.put(cluster_ip, port.protocol, port.port, sides.cluster_ip());
+        }
+        for (kind, ip) in service.external.addresses().filter(|(_, ip)| is_family(ip)) {
+            let key = VipKey { address: ip, protocol: port.protocol, port: port.port };
+            // Its own cluster IP is one from outside as well.
+            if service.cluster_ips.contains(&ip) || self.belongs_to_another(kind, key) {
+                continue;
+            }
+            let sources = if kind == VipKind::LoadBalancer { self.sources() } else { None };
+            let shares_address = around.node_addresses.contains(&ip);
+            self.put(ip, port.protocol, port.port, Vip { sources, shares_address, ..sides.external(kind) });
+        }
+        let Some(node_port) = port.node_port else { return };
+        for address in around.node_port_addresses.iter().filter(|ip| is_family(ip)) {
+            self.put(*address, port.protocol, node_port, sides.external(VipKind::NodePort));
+        }
+    }
 
-    let key = VipKey { address: ip, protocol: port.protocol, port: port.port };
-    let inside = side(service.internal_local, around.masquerade_all);
-    // Whoever reaches a cluster address from outside the cluster got here by a route to this node; the answer of an
-    // endpoint elsewhere must come back here to be translated.
-    let outside = side(service.internal_local, around.masquerade_all || around.pods_are_known);
-    vips.push((key, Vip { service: label.clone(), kind: VipKind::ClusterIP, affinity, inside, outside }));
+    fn put(&mut self, address: IpAddr, protocol: atalho_engine::flow::Protocol, port: u16, vip: Vip) {
+        self.vips.entry(VipKey { address, protocol, port }).or_insert(vip);
+    }
 
-    let Some(node_port) = port.node_port else { return };
-    for address in around.node_port_addresses.iter().filter(|a| a.is_ipv4() == ip.is_ipv4()) {
-        let key = VipKey { address: *address, protocol: port.protocol, port: node_port };
-        // Policy Local keeps the client's address and binds only those from outside: from inside, every endpoint is as good.
-        let inside = to_cluster(!service.external_local);
-        let outside = side(service.external_local, !service.external_local);
-        vips.push((key, Vip { service: label.clone(), kind: VipKind::NodePort, affinity, inside, outside }));
+    fn refuse_node_address(&mut self, cluster_ip: IpAddr) {
+        if self.around.node_addresses.contains(&cluster_ip) {
+            self.refuse(Fault::new(
+                format!("clusterIP {cluster_ip} is an address of this node"),
+                "it is not served, or the node would be cut off; give it one of the Service CIDR",
+            ));
+        }
+    }
+
+    /// Who comes first keeps an external address and port, and nobody takes a cluster IP or a node port with one.
+    fn belongs_to_another(&mut self, kind: VipKind, key: VipKey) -> bool {
+        let holder = self.model.holder_before(self.name, key).or_else(|| {
+            let is_node_port = self.around.node_port_addresses.contains(&key.address);
+            let holder = is_node_port.then(|| self.model.node_port_holder(key.protocol, key.port)).flatten();
+            holder.filter(|holder| *holder != self.name)
+        });
+        let Some(holder) = holder else { return false };
+        let VipKey { address, protocol, port } = key;
+        let reason = format!("{} {address}, {} port {port}, belongs to Service {holder}", kind.name(), protocol.name());
+        self.refuse(Fault::new(reason, "the other stays in force; give one of the two another address or port"));
+        true
+    }
+
+    /// Who may use the load-balancer addresses. Where the node may, it may with such an address as its source as well: it
+    /// has one if the address stands on one of its interfaces.
+    fn sources(&self) -> Option<Arc<[IpNet]>> {
+        let external = &self.stored.object.external;
+        let ranges = external.source_ranges.as_ref()?;
+        let has = |ip: &IpAddr| ranges.iter().any(|range| range.contains(ip));
+        let own = || external.load_balancer_ips.iter().map(|ip| IpNet::from(*ip));
+        let is_node_allowed = self.around.primary_addresses.iter().any(has);
+        Some(ranges.iter().copied().chain(is_node_allowed.then(own).into_iter().flatten()).collect())
+    }
+
+    fn refuse(&mut self, fault: Fault) {
+        let (namespace, name) = self.name.split_once('/').unwrap_or(("", self.name));
+        let key = Key { kind: Kind::Service, namespace: namespace.to_owned(), name: name.to_owned() };
+        self.refusals.push(fault.about(key.to_string(), &self.stored.source));
+    }
+}
+
+/// Where packets to one port of a Service go, in one family, by side and policy.
+struct Sides<'s> {
+    label: Arc<str>,
+    affinity: Option<Affinity>,
+    service: &'s Service,
+    around: &'s Surroundings,
+    cluster: Arc<Backends>,
+    /// Of this node; empty where no policy asks for them.
+    local: Arc<Backends>,
+}
+
+impl<'s> Sides<'s> {
+    fn new(
+        model: &Model,
+        name: &str,
+        service: &'s Service,
+        port: &ServicePort,
+        is_ipv4: bool,
+        around: &'s Surroundings,
+    ) -> Self {
+        let all = merged(model, name, port, is_ipv4, &around.place.node);
+        let (cluster, nearness) = of_cluster(&all, &around.place);
+        let mut cluster = backends(&cluster, around.scheduler);
+        cluster.is_nearby = nearness != Nearness::Any;
+        let needs_local = service.internal_local || service.external_local;
+        let local = if needs_local { backends(&of_this_node(&all), around.scheduler) } else { Backends::default() };
+        Self {
+            label: port.label(name).into(),
+            affinity: service.affinity_timeout_s.map(|timeout_s| Affinity { service: number_of(name), timeout_s }),
+            service,
+            around,
+            cluster: Arc::new(cluster),
+            local: Arc::new(local),
+        }
+    }
+
+    fn route(&self, is_local: bool, masquerade: bool) -> Route {
+        if !is_local {
+            return Route { backends: self.cluster.clone(), masquerade, drop_without_backend: false };
+        }
+        // Somebody elsewhere can serve it: silence lets the client try another node. If nobody can, it is told so.
+        let drop_without_backend = !self.cluster.endpoints.is_empty();
+        Route { backends: self.local.clone(), masquerade, drop_without_backend }
+    }
+
+    fn cluster_ip(&self) -> Vip {
+        let is_local = self.service.internal_local;
+        let all = self.around.masquerade_all;
+        // Whoever reaches a cluster address from outside the cluster got here by a route to this node; the answer of an
+        // endpoint elsewhere must come back here to be translated. So with what the node sends for others.
+        let outside = all || self.around.pods_are_known;
+        let vip = self.vip(VipKind::ClusterIP, self.route(is_local, all), self.route(is_local, outside));
+        Vip { masquerade_node: outside, ..vip }
+    }
+
+    /// Policy Local keeps the client's address and binds only those from outside: from inside, every endpoint is as good.
+    fn external(&self, kind: VipKind) -> Vip {
+        let is_local = self.service.external_local;
+        let vip = self.vip(kind, self.route(false, !is_local), self.route(is_local, !is_local));
+        Vip { masquerade_node: true, ..vip }
+    }
+
+    fn vip(&self, kind: VipKind, inside: Route, outside: Route) -> Vip {
+        Vip { affinity: self.affinity, ..Vip::new(self.label.clone(), kind, inside, outside) }
     }
 }
 
@@ -136,7 +198,7 @@ fn number_of(service: &str) -> u64 {
     service.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn backends(chosen: &[&Merged], scheduler: Scheduler) -> Backends {
+fn backends(chosen: &[&Merged<'_>], scheduler: Scheduler) -> Backends {
     let endpoints = chosen
         .iter()
         .map(|e| Endpoint { address: e.address, port: e.port, weight: 1, node: e.node.clone(), local: e.local })

@@ -1,7 +1,7 @@
 mod property;
 
 use atalho_engine::route::Routed;
-use atalho_engine::service::Route;
+use atalho_engine::service::{Route, VipKind};
 
 use super::*;
 use crate::facts::{KernelRoute, KernelRouteKind, Link};

@@ -60,7 +60,7 @@ macro_rules! objects {
 }
 
 objects! {
-    Service: core::Service { spec: Option<ServiceSpec> }
+    Service: core::Service { spec: Option<ServiceSpec>, status: Option<ServiceStatus> }
     EndpointSlice: discovery::EndpointSlice {
         address_type: String,
         endpoints: Option<Vec<Endpoint>>,
@@ -85,6 +85,28 @@ pub struct ServiceSpec {
     pub external_traffic_policy: Option<String>,
     pub session_affinity: Option<String>,
     pub session_affinity_config: Option<SessionAffinityConfig>,
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Option<Vec<String>>,
+    pub load_balancer_source_ranges: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceStatus {
+    pub load_balancer: Option<LoadBalancerStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct LoadBalancerStatus {
+    pub ingress: Option<Vec<LoadBalancerIngress>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LoadBalancerIngress {
+    pub ip: Option<String>,
+    pub ip_mode: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -115,6 +137,21 @@ pub struct Endpoint {
     pub addresses: Vec<String>,
     pub conditions: Option<EndpointConditions>,
     pub node_name: Option<String>,
+    pub hints: Option<EndpointHints>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct EndpointHints {
+    pub for_nodes: Option<Vec<Hint>>,
+    pub for_zones: Option<Vec<Hint>>,
+}
+
+/// A node or a zone.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Hint {
+    pub name: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]

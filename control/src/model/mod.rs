@@ -7,7 +7,10 @@
 //!
 //! What this does not do: it never asks anybody; watches and files feed it [`Change`]s.
 
+mod address;
 pub mod api;
+mod claims;
+mod external;
 mod node;
 mod object;
 mod service;
@@ -18,16 +21,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use atalho_engine::flow::Protocol;
+use atalho_engine::service::VipKey;
+use claims::ExternalClaims;
 use ipnet::IpNet;
 
 use crate::config::Config;
 
+pub use external::External;
 pub use node::{NodeObject, PodObject};
 pub(crate) use object::Fault;
 pub use object::{Change, Key, Kind, Object, Refusal, Source};
 pub(crate) use service::unusable;
 pub use service::{NotOurs, Service, ServicePort};
-pub use slice::{Condition, Slice, SliceEndpoint, SlicePort};
+pub use slice::{Condition, Hints, Slice, SliceEndpoint, SlicePort};
 
 /// `namespace/name` of a Service.
 pub type ServiceName = Arc<str>;
@@ -65,6 +71,7 @@ pub enum EndpointState {
 #[derive(Debug, Default)]
 pub struct Model {
     proxy_name: String,
+    external_ip_cidrs: Vec<IpNet>,
     services: HashMap<ServiceName, Stored<Service>>,
     slices: HashMap<Key, Stored<Slice>>,
     slices_of: HashMap<ServiceName, BTreeSet<Key>>,
@@ -74,6 +81,7 @@ pub struct Model {
 
     address_holders: HashMap<IpAddr, ServiceName>,
     node_port_holders: HashMap<(Protocol, u16), ServiceName>,
+    external_claims: ExternalClaims,
     /// In the order of their arrival.
     waiting: BTreeMap<u64, Waiting>,
 
@@ -94,7 +102,11 @@ pub struct Model {
 
 impl Model {
     pub fn new(config: &Config) -> Self {
-        Self { proxy_name: config.service.service_proxy_name.clone(), ..Self::default() }
+        Self {
+            proxy_name: config.service.service_proxy_name.clone(),
+            external_ip_cidrs: config.service.external_ip_cidrs.clone(),
+            ..Self::default()
+        }
     }
 
     /// Takes a change. An object equal to the one in force changes nothing.
@@ -109,7 +121,10 @@ impl Model {
         let key = object.key();
         let result = match object {
             Object::Service(service) => {
-                Service::new(service, &self.proxy_name).and_then(|reduced| self.put_service(&key, reduced, &source))
+                Service::new(service, &self.proxy_name, &self.external_ip_cidrs).and_then(|(reduced, faults)| {
+                    self.leave_out(&key, faults, &source);
+                    self.put_service(&key, reduced, &source)
+                })
             }
             Object::EndpointSlice(slice) => self.put_slice(&key, slice, &source),
             Object::Pod(pod) => PodObject::new(pod).map(|pod| {
@@ -225,6 +240,10 @@ impl Model {
             for node_port in service.node_ports() {
                 self.node_port_holders.insert(node_port, name.clone());
             }
+            for vip in service.external_vips() {
+                self.external_claims.add(vip, &name);
+            }
+            self.touch_rivals(&service);
             self.touch_service(name.clone());
         }
         self.services.insert(name, Stored { object: service, source });
@@ -236,6 +255,22 @@ impl Model {
         }
         for node_port in service.node_ports() {
             self.node_port_holders.retain_if_other(&node_port, name);
+        }
+        for vip in service.external_vips() {
+            self.external_claims.remove(vip, name);
+        }
+        self.touch_rivals(service);
+    }
+
+    /// What `service` takes or lets go of, others may want as external addresses.
+    fn touch_rivals(&mut self, service: &Service) {
+        let claims = &self.external_claims;
+        let at_addresses = service.cluster_ips.iter().flat_map(|ip| claims.at(*ip));
+        let of_node_ports = service.node_ports().flat_map(|(protocol, port)| claims.of_port(protocol, port));
+        let of_the_same = service.external_vips().flat_map(|vip| claims.claimants(vip));
+        let rivals: BTreeSet<ServiceName> = at_addresses.chain(of_node_ports).chain(of_the_same).cloned().collect();
+        for rival in rivals {
+            self.touch_service(rival);
         }
     }
 
@@ -269,13 +304,7 @@ impl Model {
     fn put_slice(&mut self, key: &Key, slice: &api::EndpointSlice, source: &Source) -> Result<(), Fault> {
         let names = &mut self.names;
         let (mut slice, faults) = Slice::new(slice, &mut |text: &str| intern_in(names, text))?;
-        match faults.is_empty() {
-            true => self.left_out.remove(key),
-            false => {
-                let about = |fault: Fault| fault.about(key.to_string(), source);
-                self.left_out.insert(key.clone(), faults.into_iter().map(about).collect())
-            }
-        };
+        self.leave_out(key, faults, source);
         let old = self.slices.get(key);
         if slice.service.as_deref() == Some(API_SERVER) && slice.endpoints.is_empty() {
             // An API server that is going away empties its own slice; who forgot it could never hear of its return.
@@ -293,6 +322,17 @@ impl Model {
         }
         self.slices.insert(key.clone(), Stored { object: slice, source: source.clone() });
         Ok(())
+    }
+
+    /// Parts of an object that are not in force, all of them.
+    fn leave_out(&mut self, key: &Key, faults: Vec<Fault>, source: &Source) {
+        match faults.is_empty() {
+            true => self.left_out.remove(key),
+            false => {
+                let about = |fault: Fault| fault.about(key.to_string(), source);
+                self.left_out.insert(key.clone(), faults.into_iter().map(about).collect())
+            }
+        };
     }
 
     fn untie(&mut self, slice: &Key, service: Option<ServiceName>) {
@@ -358,6 +398,16 @@ impl Model {
 
     pub fn service(&self, name: &str) -> Option<&Stored<Service>> {
         self.services.get(name)
+    }
+
+    /// The Service that has what `name` wants from outside: by its cluster IP, or because it came first. `None`: nobody else.
+    pub fn holder_before(&self, name: &ServiceName, vip: VipKey) -> Option<&ServiceName> {
+        let holder = self.address_holders.get(&vip.address).or_else(|| self.external_claims.first(vip));
+        holder.filter(|holder| *holder != name)
+    }
+
+    pub fn node_port_holder(&self, protocol: Protocol, port: u16) -> Option<&ServiceName> {
+        self.node_port_holders.get(&(protocol, port))
     }
 
     /// The slices of a Service, by name.

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::api;
 use super::object::Fault;
+use super::{address, api};
 
 /// The taint by which the cluster autoscaler announces a node's end.
 const TAINT_AUTOSCALER: &str = "ToBeDeletedByClusterAutoscaler";
+/// Where the node stands, as hints of endpoints name it.
+const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A Node as we see it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,6 +22,8 @@ pub struct NodeObject {
     pub deleting: bool,
     /// Carries the taint `ToBeDeletedByClusterAutoscaler`.
     pub autoscaler_taint: bool,
+    /// The label `topology.kubernetes.io/zone`.
+    pub zone: Option<String>,
 }
 
 /// A Pod as we see it.
@@ -39,6 +43,7 @@ impl NodeObject {
         let spec = node.spec.clone().unwrap_or_default();
         let mut reduced = Self {
             deleting: node.metadata.deletion_timestamp.is_some(),
+            zone: node.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_ZONE)).cloned(),
             autoscaler_taint: spec.taints.iter().flatten().any(|taint| taint.key == TAINT_AUTOSCALER),
             ..Self::default()
         };
@@ -90,15 +95,14 @@ pub(crate) fn service_cidrs(object: &api::ServiceCidr) -> Result<Vec<IpNet>, Fau
 }
 
 fn ip(field: &str, text: &str) -> Result<IpAddr, Fault> {
-    text.parse().map_err(|_| {
+    address::ip(text).ok_or_else(|| {
         Fault::new(format!("{field} has {text:?}, which is not an IP address"), "write an IPv4 or IPv6 address")
     })
 }
 
 fn cidrs(field: &str, texts: &[String]) -> Result<Vec<IpNet>, Fault> {
     let parse = |text: &String| {
-        let cidr = text.parse::<IpNet>().map(|cidr| cidr.trunc());
-        cidr.map_err(|_| {
+        address::cidr(text).ok_or_else(|| {
             Fault::new(format!("{field} has {text:?}, which is not a CIDR"), "write one such as \"10.244.0.0/24\"")
         })
     };

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use atalho_engine::flow::Protocol;
+use atalho_engine::service::VipKey;
+use ipnet::IpNet;
 
-use super::api;
+use super::external::External;
 use super::object::Fault;
+use super::{address, api};
 
 /// `service.kubernetes.io/headless` on a Service (KEP-2447's companion label) means: no proxy.
 const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
@@ -14,11 +17,12 @@ const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
 const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
 /// A Service as compile sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
     /// spec.clusterIPs; empty if the Service is not ours.
     pub cluster_ips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
+    pub external: External,
     /// spec.internalTrafficPolicy is Local.
     pub internal_local: bool,
     /// spec.externalTrafficPolicy is Local.
@@ -60,19 +64,16 @@ pub enum NotOurs {
 }
 
 impl Service {
-    /// Checks and reduces `service`. `proxy_name` is the label's value that makes a Service ours; empty: none.
-    pub(crate) fn new(service: &api::Service, proxy_name: &str) -> Result<Self, Fault> {
+    /// Checks and reduces `service`; the second value tells of addresses that were left out. `proxy_name` is the label's
+    /// value that makes a Service ours; empty: none. `external_ip_cidrs`: external IPs that the operator allows.
+    pub(crate) fn new(
+        service: &api::Service,
+        proxy_name: &str,
+        external_ip_cidrs: &[IpNet],
+    ) -> Result<(Self, Vec<Fault>), Fault> {
         let spec = service.spec.clone().unwrap_or_default();
         if let Some(not_ours) = not_ours(service, &spec, proxy_name) {
-            let (internal_local, external_local) = (false, false);
-            return Ok(Self {
-                cluster_ips: vec![],
-                ports: vec![],
-                internal_local,
-                external_local,
-                affinity_timeout_s: None,
-                not_ours: Some(not_ours),
-            });
+            return Ok((Self { not_ours: Some(not_ours), ..Self::default() }, Vec::new()));
         }
         let wants_node_ports = match spec.type_.as_deref().unwrap_or("ClusterIP") {
             "ClusterIP" => false,
@@ -84,14 +85,27 @@ impl Service {
                 ));
             }
         };
-        Ok(Self {
-            cluster_ips: cluster_ips(&spec)?,
+        let cluster_ips = cluster_ips(&spec)?;
+        let (external, left_out) = External::new(service, &cluster_ips, external_ip_cidrs);
+        // A ClusterIP Service without external IPs may have the field left over from another type.
+        let is_external = wants_node_ports || spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+        let reduced = Self {
             ports: ports(&spec, wants_node_ports)?,
             internal_local: is_local("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref())?,
-            external_local: wants_node_ports
+            external_local: is_external
                 && is_local("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?,
             affinity_timeout_s: affinity_timeout_s(&spec)?,
             not_ours: None,
+            cluster_ips,
+            external,
+        };
+        Ok((reduced, left_out))
+    }
+
+    /// External addresses and ports that it wants.
+    pub fn external_vips(&self) -> impl Iterator<Item = VipKey> {
+        self.external.addresses().flat_map(|(_, address)| {
+            self.ports.iter().map(move |port| VipKey { address, protocol: port.protocol, port: port.port })
         })
     }
 
@@ -103,9 +117,10 @@ impl Service {
 
 fn not_ours(service: &api::Service, spec: &api::ServiceSpec, proxy_name: &str) -> Option<NotOurs> {
     let label = |name: &str| service.metadata.labels.as_ref().and_then(|labels| labels.get(name));
-    let named = label(LABEL_PROXY_NAME).map_or("", String::as_str);
-    if named != proxy_name {
-        return Some(NotOurs::OtherProxy(named.to_owned()));
+    // A label without a value names somebody, too.
+    let named = label(LABEL_PROXY_NAME).map(String::as_str);
+    if named != Some(proxy_name).filter(|name| !name.is_empty()) {
+        return Some(NotOurs::OtherProxy(named.unwrap_or_default().to_owned()));
     }
     if spec.type_.as_deref() == Some("ExternalName") {
         return Some(NotOurs::ExternalName);
@@ -128,7 +143,7 @@ fn cluster_ips(spec: &api::ServiceSpec) -> Result<Vec<IpAddr>, Fault> {
     }
     let mut ips: Vec<IpAddr> = Vec::new();
     for text in &texts {
-        let ip: IpAddr = text.parse().map_err(|_| {
+        let ip = address::ip(text).ok_or_else(|| {
             Fault::new(format!("{field} has {text:?}, which is not an IP address"), "write an IPv4 or IPv6 address")
         })?;
         if let Some(class) = unusable(ip) {

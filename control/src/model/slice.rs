@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use atalho_engine::flow::Protocol;
 
-use super::api;
 use super::object::Fault;
 use super::service::{number, protocol, unusable};
+use super::{address, api};
 
 /// The label that ties a slice to its Service.
 const LABEL_SERVICE: &str = "kubernetes.io/service-name";
@@ -36,6 +36,14 @@ pub struct SliceEndpoint {
     pub address: IpAddr,
     pub node: Option<Arc<str>>,
     pub condition: Condition,
+    pub hints: Option<Box<Hints>>,
+}
+
+/// Whom an endpoint is for, as the controller spread them (KEP-2433, KEP-3015).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hints {
+    pub for_nodes: Vec<Arc<str>>,
+    pub for_zones: Vec<Arc<str>>,
 }
 
 /// What conditions ready, serving and terminating come to; the greater one is the better one.
@@ -59,6 +67,18 @@ impl Condition {
             false if serving_terminating => Self::Terminating,
             false => Self::NotReady,
         }
+    }
+}
+
+impl Hints {
+    /// `None` if they name nobody.
+    fn of(hints: &api::EndpointHints, intern: &mut impl FnMut(&str) -> Arc<str>) -> Option<Box<Self>> {
+        let mut names = |list: &Option<Vec<api::Hint>>| -> Vec<Arc<str>> {
+            list.iter().flatten().map(|hint| intern(&hint.name)).collect()
+        };
+        let hints = Self { for_nodes: names(&hints.for_nodes), for_zones: names(&hints.for_zones) };
+        let is_empty = hints.for_nodes.is_empty() && hints.for_zones.is_empty();
+        (!is_empty).then(|| Box::new(hints))
     }
 }
 
@@ -90,11 +110,12 @@ impl Slice {
         }
         let mut left_out = Vec::new();
         for (n, endpoint) in slice.endpoints.iter().flatten().enumerate() {
-            match address(n, endpoint, reduced.is_ipv4) {
+            match first_address(n, endpoint, reduced.is_ipv4) {
                 Ok(address) => reduced.endpoints.push(SliceEndpoint {
                     address,
                     node: endpoint.node_name.as_deref().filter(|node| !node.is_empty()).map(&mut *intern),
                     condition: Condition::of(endpoint.conditions.as_ref()),
+                    hints: endpoint.hints.as_ref().and_then(|hints| Hints::of(hints, intern)),
                 }),
                 Err(fault) => left_out.push(fault),
             }
@@ -104,12 +125,12 @@ impl Slice {
 }
 
 /// The first address of endpoint `n`: the only one that counts.
-fn address(n: usize, endpoint: &api::Endpoint, is_ipv4: bool) -> Result<IpAddr, Fault> {
+fn first_address(n: usize, endpoint: &api::Endpoint, is_ipv4: bool) -> Result<IpAddr, Fault> {
     let field = format!("endpoints[{n}].addresses[0]");
     let Some(text) = endpoint.addresses.first() else {
         return Err(Fault::new(format!("endpoints[{n}] has no address"), "it is left out; give it one"));
     };
-    let ip: IpAddr = text.parse().map_err(|_| {
+    let ip = address::ip(text).ok_or_else(|| {
         Fault::new(format!("{field} is {text:?}, which is not an IP address"), "it is left out; write an IP address")
     })?;
     if ip.is_ipv4() != is_ipv4 {

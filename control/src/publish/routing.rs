@@ -5,8 +5,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use atalho_engine::service::VipKind;
-
 use super::{Publisher, RETRY};
 use crate::node::routes::Wanted;
 use crate::shared::Part;
@@ -16,7 +14,7 @@ impl Publisher {
     pub(super) async fn sync_routes(&mut self) -> bool {
         let Some(compiled) = &self.compiled else { return true };
         let tables = &compiled.tables;
-        let vips = tables.services.iter().filter(|(_, vip)| vip.kind != VipKind::NodePort).map(|(key, _)| key.address);
+        let vips = tables.services.iter().filter(|(_, vip)| !vip.shares_address).map(|(key, _)| key.address);
         let wanted = Wanted::new(&tables.cluster.service_cidrs, vips, |route| tables.primary_address(route.network()));
         let errors = self.routes.sync(&wanted, &self.picture.facts).await;
         let well = errors.is_empty();

@@ -1,3 +1,5 @@
+mod services;
+
 use super::*;
 
 const OBJECTS: &str = r#"
@@ -95,6 +97,14 @@ impl Asked {
         Self { batch: folder.path().join("batch.jsonl"), folder, options }
     }
 
+    fn with(objects: &str, config: &str) -> Self {
+        let mut asked = Self::new(objects);
+        let path = asked.folder.path().join("config.toml");
+        std::fs::write(&path, config).unwrap();
+        asked.options.config = Some(path);
+        asked
+    }
+
     /// Exit code and lines of a batch.
     fn batch(&self, lines: &str) -> (u8, Vec<String>) {
         std::fs::write(&self.batch, lines).unwrap();
@@ -158,7 +168,7 @@ fn packets_meet_the_object_that_decides() {
         ),
         (
             line("TCP", "192.168.0.2", "172.30.0.41", 80, ""),
-            "forward - default/web:http ClusterIP 10.244.1.7:8080 - uplink",
+            "forward - default/web:http ClusterIP 10.244.1.7:8080 192.168.0.2 uplink",
         ),
         (
             line("TCP", "203.0.113.9", "172.30.0.41", 80, ""),
@@ -313,7 +323,7 @@ fn people_are_told_which_endpoints_were_left_out_and_by_which_field() {
         "     x 10.244.1.8:8080: conditions.terminating is true, and others are ready",
         "     x 10.244.1.9:8080: conditions.ready is false, and it does not serve while it terminates",
         "  source    kept",
-        "  leaves by uplink",
+        "  leaves    TCP 10.244.0.5:34567 -> 10.244.1.7:8080 by uplink",
     ];
     assert_eq!((code, lines), (0, expected.map(str::to_owned).to_vec()));
     let (_, lines) = asked.words(["tcp", "203.0.113.9", "192.168.0.2:30081"], None);
@@ -329,7 +339,7 @@ fn people_are_told_which_endpoints_were_left_out_and_by_which_field() {
 }
 
 #[test]
-fn refused_objects_make_the_answer_degraded_and_a_missing_folder_breaks_it() {
+fn refused_objects_make_the_answer_degraded_and_a_missingfolder_breaks_it() {
     let asked = Asked::new(&format!("{OBJECTS}---\nkind: Widget\nmetadata: {{name: w}}\n"));
     assert_eq!(asked.batch(&line("TCP", "10.244.0.5", "172.30.0.41", 80, "")).0, 1);
     let options = WhyOptions { manifests: Some("/nonexistent".into()), ..asked.options.clone() };

@@ -45,10 +45,12 @@ pub(super) fn write(out: &mut dyn Write, query: &Query, answer: &Answer) -> Resu
     if answer.verdict == Verdict::Forward {
         let source =
             answer.source.as_deref().map_or_else(|| "kept".to_owned(), |source| format!("rewritten to {source}"));
-        writeln!(out, "  source    {source}")?;
+        let because =
+            if detail.source_because.is_empty() { String::new() } else { format!(": {}", detail.source_because) };
+        writeln!(out, "  source    {source}{because}")?;
     }
     match &answer.egress {
-        Some(egress) => writeln!(out, "  leaves by {egress}"),
+        Some(egress) => writeln!(out, "  leaves    {} by {egress}", detail.leaves),
         None => Ok(()),
     }
 }

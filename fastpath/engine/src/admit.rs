@@ -177,6 +177,9 @@ fn to_service<'t>(
     let route = side_of(tables, port, vip, key.src);
     decision.vip = Some(vip);
     decision.route = Some(route);
+    if !vip.lets_in(key.src) {
+        return Err(Outcome::Drop(DropReason::SourceRange));
+    }
     starts_something(packet.opening)?;
     // Bound to an endpoint that this side may no longer use, a client is free again.
     let bound = vip.affinity.as_ref().and_then(last_endpoint).and_then(|address| route.backends.at(address));
@@ -193,7 +196,8 @@ fn to_service<'t>(
     let is_hairpin = endpoint.address == key.src;
     // An endpoint that is the node itself answers through this node anyway, and the node's own address as a source
     // would turn its answer round on the loopback interface.
-    let is_masqueraded = route.masquerade && egress != Egress::Node && !tables.is_node_address(key.src);
+    let policy = if matches!(port, Port::Node) { vip.masquerade_node } else { route.masquerade };
+    let is_masqueraded = policy && egress != Egress::Node;
     if is_hairpin || is_masqueraded || leaves_cluster(tables, port, endpoint.address, egress) {
         masquerade(tables, packet, decision)?;
     }

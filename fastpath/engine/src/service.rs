@@ -6,6 +6,8 @@ mod vips;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 pub use self::maglev::{lookup_size, maglev};
 pub use self::vips::{SHARDS, Services, Slot};
 use crate::affinity::Affinity;
@@ -53,6 +55,34 @@ pub struct Vip {
     pub inside: Route,
     /// For traffic from elsewhere.
     pub outside: Route,
+    /// Rewrite the source of what the node's stack sends, by the inside route: it may be anybody's whom the node serves.
+    pub masquerade_node: bool,
+    /// The address is the node's own as well: of its other ports none is a Service's for that.
+    pub shares_address: bool,
+    /// Who may come at all (loadBalancerSourceRanges). `None`: everybody.
+    pub sources: Option<Arc<[IpNet]>>,
+}
+
+impl Vip {
+    /// One for everybody, without affinity. Node ports are on addresses of the node.
+    pub fn new(service: Arc<str>, kind: VipKind, inside: Route, outside: Route) -> Self {
+        Self {
+            service,
+            kind,
+            affinity: None,
+            masquerade_node: inside.masquerade,
+            inside,
+            outside,
+            shares_address: kind == VipKind::NodePort,
+            sources: None,
+        }
+    }
+
+    /// Whether `client` may come.
+    #[inline]
+    pub fn lets_in(&self, client: IpAddr) -> bool {
+        self.sources.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(&client)))
+    }
 }
 
 /// What becomes of traffic from one side.
@@ -74,6 +104,8 @@ pub struct Backends {
     pub lookup: Box<[u16]>,
     /// A draw points into `lookup`, not the flow.
     pub is_drawn: bool,
+    /// Other nodes choose among others: these are near this one.
+    pub is_nearby: bool,
 }
 
 impl Backends {
@@ -83,7 +115,7 @@ impl Backends {
         let endpoints = with_weight(endpoints);
         // A single endpoint needs no table.
         let lookup = if endpoints.len() < 2 { Box::default() } else { table_of(&endpoints) };
-        Self { endpoints, lookup, is_drawn: false }
+        Self { endpoints, lookup, is_drawn: false, is_nearby: false }
     }
 
     /// Chosen at random, in proportion to the weights.
@@ -91,7 +123,7 @@ impl Backends {
         let endpoints = with_weight(endpoints);
         let is_even = endpoints.windows(2).all(|pair| pair[0].weight == pair[1].weight);
         let lookup = if is_even { Box::default() } else { table_of(&endpoints) };
-        Self { endpoints, lookup, is_drawn: true }
+        Self { endpoints, lookup, is_drawn: true, is_nearby: false }
     }
 
     /// The endpoint with this address.
@@ -101,7 +133,8 @@ impl Backends {
 
     /// The endpoint that every node with the same endpoints chooses for a flow; `None` where a draw decides, or there is none.
     pub fn choice_of_every_node(&self, key: &FlowKey) -> Option<&Endpoint> {
-        if self.is_drawn && self.endpoints.len() > 1 { None } else { self.choose(key, 0) }
+        let is_own = self.is_nearby || self.is_drawn && self.endpoints.len() > 1;
+        if is_own { None } else { self.choose(key, 0) }
     }
 
     /// The endpoint for a new flow; `random` is any even draw. `None`: there is none.

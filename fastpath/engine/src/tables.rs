@@ -46,6 +46,13 @@ pub struct Node {
     pub primary_v6: Option<std::net::Ipv6Addr>,
 }
 
+impl Node {
+    /// The primary address of each family that it has.
+    pub fn primary_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.primary_v4.map(IpAddr::V4).into_iter().chain(self.primary_v6.map(IpAddr::V6))
+    }
+}
+
 /// What counts as inside.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {

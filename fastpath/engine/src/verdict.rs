@@ -56,6 +56,7 @@ reasons! {
         UnknownPort = "unknown_port", "the frame came from a port that no pod has";
         NoVipPort = "no_vip_port", "an unallocated address of a Service range";
         NoLocalEndpoint = "no_local_endpoint", "policy Local and no endpoint on this node";
+        SourceRange = "source_range", "the sender is in none of the Service's loadBalancerSourceRanges";
         NoRoute = "no_route", "a blackhole route, or no route back to the sender";
         NoSourceAddress = "no_source_address", "the node has no address of this family to masquerade with";
         NotForUs = "not_for_us", "addressed to the node but no flow of ours: left to nobody";

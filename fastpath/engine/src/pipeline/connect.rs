@@ -58,9 +58,11 @@ impl<'t> Plan<'t> {
         let from_node = parts.next_hops.get(hop::NODE).is_some_and(|node| node.ifindex == ingress);
         let way_out = route(&parts.next_hops, tables, packet, next_hop, decision.destination.0, from_node)?;
         let key = &packet.key;
-        // Who keeps his address keeps his port too, unless another flow looks like his then.
-        let mut drawn =
-            decision.source.is_some().then(|| draw.candidates(&tables.settings.snat_ports, key, decision.destination));
+        // Who keeps his address keeps his port too, unless another flow looks like his then. But an endpoint that is its own
+        // client must tell what it sent from what it gets.
+        let is_to_itself = decision.destination.0 == key.src;
+        let is_moved = decision.source.is_some_and(|source| source != key.src || is_to_itself);
+        let mut drawn = is_moved.then(|| draw.candidates(&tables.settings.snat_ports, key, decision.destination));
         let source_port = match &mut drawn {
             Some(ports) => ports.next().ok_or(Detour::Drop(DropReason::SnatPortsExhausted))?,
             None => key.src_port,

@@ -8,7 +8,7 @@ use std::iter;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Vip, VipKey, VipKind, mix};
+use super::{Vip, VipKey, mix};
 use crate::tables::FastMap;
 
 /// Shards of the VIP table; a changed Service copies one of them.
@@ -104,7 +104,7 @@ impl Services {
             let shard = touched.entry(shard_of(hash_of(&key))).or_insert_with_key(|shard| {
                 self.shards[*shard].iter().flatten().map(|(key, vip)| (*key, vip.clone())).collect()
             });
-            let owns_address = |vip: &Arc<Vip>| vip.kind != VipKind::NodePort;
+            let owns_address = |vip: &Arc<Vip>| !vip.shares_address;
             let added = vip.as_ref().map(owns_address);
             let removed = match vip {
                 Some(vip) => shard.insert(key, vip),
@@ -178,11 +178,11 @@ mod tests {
 
     use super::*;
     use crate::flow::Protocol;
-    use crate::service::Route;
+    use crate::service::{Route, VipKind};
 
     fn vip(kind: VipKind) -> Arc<Vip> {
         let side = || Route { backends: Arc::default(), masquerade: false, drop_without_backend: false };
-        Arc::new(Vip { service: "default/a:http".into(), kind, affinity: None, inside: side(), outside: side() })
+        Arc::new(Vip::new("default/a:http".into(), kind, side(), side()))
     }
 
     #[test]

@@ -307,7 +307,7 @@ pub fn side(endpoints: Vec<Endpoint>) -> ServiceRoute {
 }
 
 pub fn vip(name: &str, kind: VipKind, inside: ServiceRoute, outside: ServiceRoute) -> Option<Arc<Vip>> {
-    Some(Arc::new(Vip { service: name.into(), kind, affinity: None, inside, outside }))
+    Some(Arc::new(Vip::new(name.into(), kind, inside, outside)))
 }
 
 /// The node's snapshot.

@@ -29,7 +29,7 @@ fn serve(lab: &mut Lab, family: Family, endpoints: &[IpAddr]) {
     let changes = PORTS.map(|port| {
         let affinity = Some(Affinity { service: 77, timeout_s: TIMEOUT_S });
         let (service, kind) = (format!("default/sticky:{port}").into(), VipKind::ClusterIP);
-        let vip = Vip { service, kind, affinity, inside: side.clone(), outside: side.clone() };
+        let vip = Vip { affinity, ..Vip::new(service, kind, side.clone(), side.clone()) };
         let key = VipKey { address: family.vip_unallocated(), protocol: Protocol::Tcp, port };
         (key, Some(Arc::new(vip)))
     });

@@ -111,17 +111,17 @@ fn own_choices(f: Family) -> Vec<(&'static str, Vip)> {
     let endpoint = |address| Endpoint { address, port: 5353, weight: 1, node: None, local: false };
     let two = vec![endpoint(f.remote_pod()), endpoint(f.web())];
     let service = |route: Route, affinity| Vip {
-        service: "default/far:dns".into(),
-        kind: VipKind::ClusterIP,
         affinity,
-        inside: route.clone(),
-        outside: route,
+        ..Vip::new("default/far:dns".into(), VipKind::ClusterIP, route.clone(), route)
     };
     let masqueraded = Route { masquerade: true, ..side(vec![endpoint(f.remote_pod())]) };
     let local = |endpoints| Route { drop_without_backend: true, ..side(endpoints) };
     let random = Route { backends: Arc::new(Backends::random(two.clone())), ..side(vec![]) };
+    let nearby =
+        Route { backends: Arc::new(Backends { is_nearby: true, ..Backends::maglev(two.clone()) }), ..side(vec![]) };
     vec![
         ("masqueraded", service(masqueraded, None)),
+        ("endpoints near each node", service(nearby, None)),
         ("policy Local, endpoints here too", service(local(two.clone()), None)),
         ("policy Local, none here", service(local(vec![]), None)),
         ("session affinity", service(side(two), Some(Affinity { service: 7, timeout_s: 60 }))),

@@ -1,8 +1,13 @@
 //! Services: who is asked, who answers, and what each of them sees.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use atalho_engine::flow::Protocol;
+use atalho_engine::service::{Endpoint, Vip, VipKey, VipKind};
 use atalho_engine::verdict::{DropReason, PuntReason};
+
+use ipnet::IpNet;
 
 use crate::lab::packet::{ACK, Layer4, Packet, SYN, SYN_ACK};
 use crate::lab::*;
@@ -27,6 +32,16 @@ pub const VECTORS: &[Vector] = &[
         "Service v1, endpoints",
         "no endpoint, no port, no Service: each refused as it must be",
         refusals_of_services,
+    ),
+    vector(
+        "Service v1, loadBalancerSourceRanges",
+        "who is in no range is dropped, also where nobody serves",
+        source_ranges,
+    ),
+    vector(
+        "Service v1, externalTrafficPolicy",
+        "the node keeps its address and port, those whom it serves get its address",
+        node_and_those_it_serves,
     ),
 ];
 
@@ -245,6 +260,60 @@ fn node_port() {
         let seen = lab.forwarded("node port", UPLINK, &asked, HOP_OTHER_NODE);
         assert_eq!(seen.src.0, f.node(), "masqueraded");
         assert!(seen.src.1 >= 61_000, "from the range of its own: {}", seen.src.1);
+    }
+}
+
+fn source_ranges() {
+    for f in FAMILIES {
+        let endpoint = Endpoint { address: f.web(), port: 8080, weight: 1, node: None, local: true };
+        for endpoints in [vec![endpoint], vec![]] {
+            let mut lab = Lab::new();
+            let is_served = !endpoints.is_empty();
+            let route = || side(endpoints.clone());
+            let vip = Vip::new("default/web:http".into(), VipKind::LoadBalancer, route(), route());
+            let vip = Vip { sources: Some([IpNet::from(f.far())].into()), ..vip };
+            let asked = (f.vip_unallocated(), 80);
+            let key = VipKey { address: asked.0, protocol: Protocol::Tcp, port: asked.1 };
+            lab.tables.services = lab.tables.services.with_changes([(key, Some(Arc::new(vip)))]);
+            let from_pod = Packet::new((f.client(), 40_000), SYN, asked).build();
+            lab.drops("a pod in no range", CLIENT, &from_pod, DropReason::SourceRange);
+            let middle = Packet::new((f.client(), 40_000), ACK, asked).build();
+            lab.drops("in the middle of a connection", CLIENT, &middle, DropReason::SourceRange);
+            let from_far = Packet::new((f.far(), 40_000), SYN, asked);
+            if is_served {
+                let seen = lab.forwarded("who is in the range", UPLINK, &from_far, HOP_WEB);
+                assert_eq!(seen.dst, (f.web(), 8080));
+            } else {
+                lab.punts("who is in the range", UPLINK, &from_far.build(), PuntReason::NoEndpoint);
+            }
+        }
+    }
+}
+
+fn node_and_those_it_serves() {
+    for f in FAMILIES {
+        let asked = (f.vip_unallocated(), 80);
+        let endpoint = Endpoint { address: f.remote_pod(), port: 8080, weight: 1, node: None, local: false };
+        // Policy Local: from inside to every endpoint, no source rewritten but for what the node sends.
+        let route = || side(vec![endpoint.clone()]);
+        let vip = Vip::new("default/far:http".into(), VipKind::LoadBalancer, route(), route());
+        let vip = Some(Arc::new(Vip { masquerade_node: true, ..vip }));
+        let key = VipKey { address: asked.0, protocol: Protocol::Tcp, port: asked.1 };
+        let container: IpAddr = match f {
+            Family::V4 => [172, 17, 0, 2].into(),
+            Family::V6 => [0xfd00, 0x172, 0, 0, 0, 0, 0, 2].into(),
+        };
+        for (what, client, kept) in [("the node", f.node(), true), ("another runtime's container", container, false)] {
+            let mut lab = Lab::new();
+            lab.tables.services = lab.tables.services.with_changes([(key, vip.clone())]);
+            let packet = Packet::new((client, 45_000), SYN, asked);
+            let seen = lab.forwarded(what, FUNNEL, &packet, HOP_OTHER_NODE);
+            assert_eq!((seen.src.0, seen.dst), (f.node(), (f.remote_pod(), 8080)), "{what}");
+            assert_eq!(seen.src.1 == 45_000, kept, "{what}: {}", seen.src.1);
+            let answer = Packet::new(seen.dst, SYN_ACK, seen.src);
+            let expected = Packet::new(asked, SYN_ACK, (client, 45_000));
+            lab.forwards("its answer", UPLINK, &answer, HOP_NODE, &expected);
+        }
     }
 }
 
