@@ -1,3 +1,5 @@
+mod external;
+mod nearness;
 mod property;
 
 use atalho_engine::route::Routed;

@@ -7,10 +7,11 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Service { name: u8, ip: u8, second_ip: bool, node_port: u8, local: bool, bad: bool },
+    Service { name: u8, ip: u8, second_ip: bool, node_port: u8, external: u8, local: bool, bad: bool },
     Slice { name: u8, service: u8, ipv6: bool, port: u8, endpoints: Vec<(u8, u8, u8)> },
     Pod { name: u8, address: u8, here: bool },
     Node { name: u8, cidr: u8 },
+    Zone { east: bool },
     Delete { kind: Kind, name: u8 },
     Neighbour { address: u8, present: bool },
     PodRoute { address: u8, interface: u8 },
@@ -20,8 +21,10 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::Node];
     prop_oneof![
-        4 => (0..4_u8, 0..5_u8, any::<bool>(), 0..4_u8, any::<bool>(), proptest::bool::weighted(0.1))
-            .prop_map(|(name, ip, second_ip, node_port, local, bad)| Step::Service { name, ip, second_ip, node_port, local, bad }),
+        4 => (0..4_u8, 0..5_u8, any::<bool>(), 0..4_u8, 0..9_u8, any::<bool>(), proptest::bool::weighted(0.1)).prop_map(
+            |(name, ip, second_ip, node_port, external, local, bad)| Step::Service { name, ip, second_ip, node_port, external, local, bad }
+        ),
+        1 => any::<bool>().prop_map(|east| Step::Zone { east }),
         4 => (0..5_u8, 0..4_u8, any::<bool>(), 0..2_u8, proptest::collection::vec((0..6_u8, 0..3_u8, 0..3_u8), 0..4))
             .prop_map(|(name, service, ipv6, port, endpoints)| Step::Slice { name, service, ipv6, port, endpoints }),
         2 => (0..3_u8, 10..15_u8, any::<bool>()).prop_map(|(name, address, here)| Step::Pod { name, address, here }),
@@ -35,25 +38,40 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn take(world: &mut World, step: &Step) {
     match step {
-        Step::Service { name, ip, second_ip, node_port, local, bad } => {
+        Step::Service { name, ip, second_ip, node_port, external, local, bad } => {
             let policy = if *local { "Local" } else { "Cluster" };
             let second = if *second_ip { format!(", \"fd96::{}\"", ip + 1) } else { String::new() };
             // Address 0 is the node's own: accepted by the model and refused in compilation.
             let ip = if *ip == 0 { "192.168.0.2".to_owned() } else { format!("10.96.0.{ip}") };
-            let port = if *bad { 0 } else { 80 };
-            world.put(&service(
+            // Shared ones, another's cluster IP, the node's own address, and there a port that may be a node port.
+            let (external, number) = match external {
+                0 | 1 => ("203.0.113.1", 80),
+                2 => ("203.0.113.2", 80),
+                3 => ("10.96.0.1", 80),
+                4 => ("192.168.0.2", 80),
+                5 => ("192.168.0.2", 30_001),
+                _ => ("", 80),
+            };
+            let ingress = if external.is_empty() { String::new() } else { format!("{{ip: {external}}}") };
+            let port = if *bad { 0 } else { number };
+            let object = service(
                 &format!("n{name}"),
                 &format!(
-                    "type: NodePort, clusterIPs: [{ip}{second}], internalTrafficPolicy: {policy}, externalTrafficPolicy: {policy}, \
+                    "type: LoadBalancer, clusterIPs: [{ip}{second}], internalTrafficPolicy: {policy}, externalTrafficPolicy: {policy}, \
                      ports: [{{name: p0, port: {port}, nodePort: {}}}, {{name: p1, port: 53, protocol: UDP}}]",
                     if *node_port == 0 { 0 } else { 30_000 + u32::from(*node_port) }
                 ),
-            ));
+            );
+            let status = format!(", status: {{loadBalancer: {{ingress: [{ingress}]}}}}}}");
+            world.put(&format!("{}{status}", &object[..object.len() - 1]));
         }
         Step::Slice { name, service, ipv6, port, endpoints } => {
             let endpoint = |(address, node, condition): &(u8, u8, u8)| {
                 let address = if *ipv6 { format!("fd44::{}", address + 1) } else { format!("10.0.0.{}", address + 1) };
-                on(&address, ["node-a", "node-b", "node-c"][*node as usize], [READY, GOING, DOWN][*condition as usize])
+                let hints =
+                    ["", ", hints: {forZones: [{name: east}]}", ", hints: {forZones: [{name: west}]}"][*node as usize];
+                let condition = format!("{}{hints}", [READY, GOING, DOWN][*condition as usize]);
+                on(&address, ["node-a", "node-b", "node-c"][*node as usize], &condition)
             };
             let endpoints: Vec<String> = endpoints.iter().map(endpoint).collect();
             let ports = format!("{{name: p{port}, port: 8080, protocol: {}}}", if *port == 0 { "TCP" } else { "UDP" });
@@ -67,6 +85,10 @@ fn take(world: &mut World, step: &Step) {
         Step::Node { name, cidr } => world.put(&format!(
             "{{apiVersion: v1, kind: Node, metadata: {{name: n{name}}}, spec: {{podCIDRs: [{}]}}}}",
             if *cidr == 0 { String::new() } else { format!("10.244.{cidr}.0/24") }
+        )),
+        Step::Zone { east } => world.put(&format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: node-a, labels: {{topology.kubernetes.io/zone: {}}}}}}}",
+            if *east { "east" } else { "west" }
         )),
         Step::Delete { kind, name } => world.delete(*kind, &format!("n{name}")),
         Step::Neighbour { address, present } => {
