@@ -5,6 +5,7 @@
 
 mod answers;
 mod api_server;
+mod balancers;
 mod books;
 mod burden;
 mod capture;

@@ -1,0 +1,141 @@
+//! Load-balancer addresses with traffic: from outside, from a pod and from the node, under both policies, and guarded by
+//! source ranges. What counts is who answers and whom the server sees.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use atalho_benches::lab::command::{ip, run_in};
+use atalho_benches::lab::paths::{self, Path, Place};
+use atalho_benches::lab::plan::{Family, Plan, node_address, outside_address, pod_address, remote_pod_address};
+use atalho_benches::traffic::client::JobKind;
+
+use crate::support::{assert_even_and_right, ready, skipped, turn};
+
+/// Every endpoint may be asked, and sees the node.
+const OPEN: u8 = 81;
+/// externalTrafficPolicy Local.
+const KEPT: u8 = 82;
+/// Open for the outside client alone.
+const GUARDED: u8 = 83;
+
+/// The load balancer's address of a Service.
+fn address(service: u8, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(192, 0, 2, service).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, service.into()).into(),
+    }
+}
+
+/// A Service with a load balancer's addresses, and pod-2 and remote-1 behind it.
+fn objects(service: u8, spec: &str) -> String {
+    let [v4, v6] = Family::BOTH.map(|family| address(service, family));
+    let [cluster4, cluster6] = Family::BOTH.map(|family| paths::cluster_ip(service.into(), family));
+    let mut text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: lb-{service}}}\n\
+         spec: {{type: LoadBalancer, clusterIPs: [{cluster4}, \"{cluster6}\"], {spec}\
+         ports: [{{name: http, port: 80}}, {{name: dns, port: 53, protocol: UDP}}]}}\n\
+         status: {{loadBalancer: {{ingress: [{{ip: {v4}}}, {{ip: \"{v6}\"}}]}}}}\n"
+    );
+    for family in Family::BOTH {
+        let _ = write!(
+            text,
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: lb-{service}-{name}, labels: {{kubernetes.io/service-name: lb-{service}}}}}\naddressType: {name}\n\
+             ports: [{{name: http, port: 8080}}, {{name: dns, port: 5353, protocol: UDP}}]\n\
+             endpoints: [{{addresses: [\"{here}\"], nodeName: node-a}}, {{addresses: [\"{there}\"], nodeName: node-b}}]\n",
+            name = family.name(),
+            here = pod_address(2, family),
+            there = remote_pod_address(1, family),
+        );
+    }
+    text
+}
+
+/// Who asks which Service, who answers, and whom the server sees; no answer where nobody is let in.
+fn cases(family: Family) -> Vec<(Place, u8, &'static [&'static str], IpAddr)> {
+    let (node, outside, pod) = (node_address(family), outside_address(family), pod_address(3, family));
+    let (both, here, nobody): (&[_], &[_], &[_]) = (&["pod-2", "remote-1"], &["pod-2"], &[]);
+    vec![
+        (Place::Far, OPEN, both, node),
+        (Place::Pod(3), OPEN, both, node),
+        (Place::Node, OPEN, both, node),
+        (Place::Far, KEPT, here, outside),
+        (Place::Pod(3), KEPT, both, pod),
+        (Place::Node, KEPT, both, node),
+        (Place::Far, GUARDED, both, node),
+        (Place::Pod(3), GUARDED, nobody, pod),
+        (Place::Node, GUARDED, nobody, node),
+    ]
+}
+
+#[test]
+fn load_balancers_are_reached_from_everywhere_by_their_policy() {
+    if skipped("load_balancers_are_reached_from_everywhere_by_their_policy") {
+        return;
+    }
+    let _turn = turn();
+    let plan = Plan::new("at-t-lb");
+    let mut session = ready(&plan);
+    let [node4, node6] = Family::BOTH.map(node_address);
+    ip(&plan.far(), &format!("route add 192.0.2.80/29 via {node4}\nroute add 2001:db8:7::/64 via {node6}\n")).unwrap();
+    let [outside4, outside6] = Family::BOTH.map(outside_address);
+    let before = session.daemon().unwrap().status().unwrap().services;
+    for (service, spec) in [
+        (OPEN, String::new()),
+        (KEPT, "externalTrafficPolicy: Local, ".to_owned()),
+        (GUARDED, format!("loadBalancerSourceRanges: [\" {outside4}/32\", \"{outside6}/128\"], ")),
+    ] {
+        fs::write(plan.manifests().join(format!("lb-{service}.yaml")), objects(service, &spec)).unwrap();
+    }
+    let daemon = session.daemon_mut().unwrap();
+    daemon.wait_for(Duration::from_secs(10), "the load balancers", |status| status.services == before + 3).unwrap();
+    wait_for_routes(&plan);
+
+    let mut asked = Vec::new();
+    for family in Family::BOTH {
+        for (from, service, names, source) in cases(family) {
+            for kind in [JobKind::Tcp, JobKind::Udp] {
+                let target = |port| SocketAddr::new(address(service, family), port);
+                let path = Path { from, tcp: target(80), udp: target(53), ..paths::moving(family) };
+                let mut job = paths::job(&path, kind, 30.0);
+                (job.interval_ms, job.count_max, job.timeout_ms) =
+                    if names.is_empty() { (0, 2, 1000) } else { (10, 60, 10_000) };
+                let what = format!("{from:?} to lb-{service} by {kind:?}, {}", family.name());
+                asked.push((what, session.ask(from, job).unwrap(), names, source));
+            }
+        }
+    }
+    let jobs: Vec<u32> = asked.iter().map(|(_, job, ..)| *job).collect();
+    let outcomes = session.wait_for(&jobs, Duration::from_secs(60)).unwrap();
+    for ((what, _, names, source), outcome) in asked.iter().zip(&outcomes) {
+        let what = format!("{what}\n{outcome:?}");
+        if names.is_empty() {
+            let silent = outcome.failures.iter().filter(|failure| failure.text.contains("no answer in time")).count();
+            assert!(outcome.requests > 0 && silent as u64 == outcome.requests, "{what}");
+            continue;
+        }
+        assert_eq!((outcome.failed, outcome.wrong), (0, 0), "{what}");
+        let answered: BTreeSet<&str> = outcome.backends.keys().map(String::as_str).collect();
+        assert_eq!(answered, names.iter().copied().collect(), "{what}");
+        assert_eq!(outcome.sources.keys().collect::<Vec<_>>(), [&source.to_string()], "{what}");
+    }
+    assert_even_and_right(&session);
+}
+
+/// The node's own way to the addresses comes after the tables.
+fn wait_for_routes(plan: &Plan) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let has_route = |service, family| {
+        let (kind, to) = (if family == Family::V4 { "-4" } else { "-6" }, address(service, family).to_string());
+        !run_in(&plan.node(), "ip", &[kind, "route", "show", "exact", &to]).unwrap().trim().is_empty()
+    };
+    let all = || [OPEN, KEPT, GUARDED].into_iter().all(|n| Family::BOTH.into_iter().all(|family| has_route(n, family)));
+    while !all() {
+        assert!(Instant::now() < deadline, "no routes into the funnel for load balancers");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
