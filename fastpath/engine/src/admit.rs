@@ -176,10 +176,10 @@ fn to_service<'t>(
     let key = &packet.key;
     let route = side_of(tables, port, vip, key.src);
     decision.vip = Some(vip);
-    decision.route = Some(route);
     if !vip.lets_in(key.src) {
         return Err(Outcome::Drop(DropReason::SourceRange));
     }
+    decision.route = Some(route);
     starts_something(packet.opening)?;
     // Bound to an endpoint that this side may no longer use, a client is free again.
     let bound = vip.affinity.as_ref().and_then(last_endpoint).and_then(|address| route.backends.at(address));
