@@ -1,5 +1,6 @@
 //! The `atalho` binary: arguments and start order, nothing else.
 
+mod ask;
 mod capture;
 mod kernel_side;
 mod pcapng;
@@ -15,7 +16,6 @@ use std::process::ExitCode;
 
 use atalho_control::check::CheckOptions;
 use atalho_control::config::Config;
-use atalho_control::status::StatusOptions;
 use atalho_control::why::{Query, WhyOptions};
 use atalho_sys::ethtool::{self, FUNNEL_OFF, Offload, UPLINK_OFF};
 use capture::CaptureArguments;
@@ -39,7 +39,13 @@ enum Command {
     /// Captured packets through the engine, without a NIC or privileges, the same result every time.
     Replay(ReplayArguments),
     /// How the running daemon is.
-    Status(StatusArguments),
+    Status(ask::StatusArguments),
+    /// Services as this node has them: VIPs, endpoints, and why an endpoint takes no new flows.
+    Svc(ask::SvcArguments),
+    /// The connections of this node as they are now.
+    Flows(ask::FlowsArguments),
+    /// What was dropped, what the reason means and what to do next.
+    Drops(ask::DropsArguments),
     /// Which objects and settings would be refused, without a daemon.
     Check(CheckArguments),
     /// Take away everything that a daemon left on this node.
@@ -69,6 +75,12 @@ struct OutputArgument {
     /// Output for people or for programs.
     #[arg(short = 'o', long = "output", value_enum, default_value = "text")]
     output: Format,
+}
+
+impl OutputArgument {
+    fn is_json(&self) -> bool {
+        self.output == Format::Json
+    }
 }
 
 #[derive(Args)]
@@ -106,14 +118,6 @@ struct WhyArguments {
     /// PROTOCOL SOURCE[:PORT] DESTINATION[:PORT]
     #[arg(num_args = 3, value_names = ["PROTOCOL", "SOURCE", "DESTINATION"], required_unless_present = "batch")]
     packet: Option<Vec<String>>,
-}
-
-#[derive(Args)]
-struct StatusArguments {
-    #[command(flatten)]
-    config: ConfigArgument,
-    #[command(flatten)]
-    output: OutputArgument,
 }
 
 #[derive(Args)]
@@ -155,7 +159,10 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments).map(|()| 0),
         Command::Why(arguments) => Ok(why(arguments)),
         Command::Replay(arguments) => replay::run(arguments),
-        Command::Status(arguments) => status(&arguments),
+        Command::Status(arguments) => ask::status(arguments),
+        Command::Svc(arguments) => ask::svc(arguments),
+        Command::Flows(arguments) => ask::flows(arguments),
+        Command::Drops(arguments) => ask::drops(arguments),
         Command::Check(arguments) => Ok(check(arguments)),
         Command::Uninstall(arguments) => load(&arguments).and_then(|config| uninstall::uninstall(&config)).map(|()| 0),
         Command::Hwconf { command } => hwconf(&command).map(|()| 0),
@@ -181,7 +188,7 @@ fn why(arguments: WhyArguments) -> u8 {
         query: arguments.packet,
         port: arguments.port,
         batch: arguments.batch,
-        json: arguments.output.output == Format::Json,
+        json: arguments.output.is_json(),
     };
     let ask = |config: &Config, queries: &[Query]| {
         let request = serde_json::json!({ "ask": "why", "queries": queries });
@@ -193,13 +200,6 @@ fn why(arguments: WhyArguments) -> u8 {
     atalho_control::why::run(&options, ask, &mut std::io::stdout().lock())
 }
 
-fn status(arguments: &StatusArguments) -> anyhow::Result<u8> {
-    let config = load(&arguments.config)?;
-    let json = arguments.output.output == Format::Json;
-    let options = StatusOptions { run_dir: config.node.run_dir, node: config.node.name, json };
-    Ok(atalho_control::status::run(&options, &mut std::io::stdout().lock()))
-}
-
 fn check(arguments: CheckArguments) -> u8 {
     // A configuration that cannot be read is told by the check itself.
     let machine = Config::load(arguments.config.config.as_deref()).map(|config| wrong_offloads(&config));
@@ -208,7 +208,7 @@ fn check(arguments: CheckArguments) -> u8 {
         config: arguments.config.config,
         node: arguments.node,
         machine: machine.unwrap_or_default(),
-        json: arguments.output.output == Format::Json,
+        json: arguments.output.is_json(),
     };
     atalho_control::check::run(&options, &mut std::io::stdout().lock())
 }
@@ -236,7 +236,7 @@ fn hwconf(command: &Hwconf) -> anyhow::Result<()> {
         None => atalho_control::node::default_interface()?,
     };
     let facts = atalho_hwconf::probe(&interface)?;
-    let json = arguments.output.output == Format::Json;
+    let json = arguments.output.is_json();
     let text = match command {
         Hwconf::Show(_) if json => serde_json::to_string_pretty(&facts)?,
         Hwconf::Show(_) => atalho_hwconf::render::facts_text(&facts),

@@ -23,7 +23,7 @@ use atalho_sys::bpf::{Folder, Grace, Kernel, Setup, Sizes};
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::mmap::SharedArray;
 use atalho_sys::xsk::needs_pieces;
-use atalho_sys::{check, ethtool, random};
+use atalho_sys::{check, clock, ethtool, random};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::RunArguments;
@@ -267,6 +267,7 @@ fn start_control(
         published: Arc::new(move || bell.ring()),
         worker_reports: Box::new(move || reports::read(&readable, started)),
         slow_path_report: Box::new(move || reports::read_slow_path(&slow_counters)),
+        now_s: clock::coarse_seconds,
         kernel_grace: Box::new(move || grace.wait().map_err(|error| error.to_string())),
     })?)
 }

@@ -9,7 +9,7 @@ use atalho_engine::snat::ports_left;
 use atalho_engine::verdict::{DropReason, PuntReason};
 
 use crate::report::{SlowPathReport, WorkerReport};
-use crate::shared::{Times, bucket_bound_s};
+use crate::shared::{Published, Times, bucket_bound_s};
 use crate::status::Collector;
 
 /// The content type of the page.
@@ -54,6 +54,8 @@ fn escape(value: &str) -> String {
 /// The page.
 pub fn page(collector: &Collector) -> String {
     let mut page = Page(String::with_capacity(16 << 10));
+    page.head("atalho_build_info", "gauge", "1, with the version.");
+    page.line("atalho_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     workers(&mut page, &(collector.reports)());
     slow_path(&mut page, &(collector.slow_path)());
 
@@ -121,24 +123,65 @@ pub fn page(collector: &Collector) -> String {
         "Time from a change's arrival until every worker uses it.",
         &shared.change_to_use,
     );
+    kube_proxy(&mut page, &shared);
+    page.0
+}
+
+/// What kube-proxy has too, under its names. Both families are compiled together, so nothing is told by family.
+fn kube_proxy(page: &mut Page, shared: &Published) {
     page.histogram(
         "kubeproxy_sync_proxy_rules_duration_seconds",
         "Time to compile the tables and put them in force.",
         &shared.compile_and_apply,
     );
     page.histogram(
+        "kubeproxy_sync_full_proxy_rules_duration_seconds",
+        "The same, where everything was compiled anew.",
+        &shared.compile_everything,
+    );
+    page.histogram(
+        "kubeproxy_sync_partial_proxy_rules_duration_seconds",
+        "The same, where only what had changed was compiled.",
+        &shared.compile_changes,
+    );
+    page.histogram(
         "kubeproxy_network_programming_duration_seconds",
         "Time from an EndpointSlice's last-change-trigger-time until the tables have it.",
         &shared.network_programming,
     );
-    let last = shared.last_publication.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    page.single(
-        "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
-        "gauge",
-        "When the tables were last put in force.",
-        last.map_or(0.0, |at| at.as_secs_f64()),
+    for (name, help, at) in [
+        ("last_timestamp", "When the tables were last put in force.", shared.last_publication),
+        ("last_queued_timestamp", "When a change last came that no other waited before.", shared.last_queued),
+    ] {
+        let at_s = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0.0, |at| at.as_secs_f64());
+        page.single(&format!("kubeproxy_sync_proxy_rules_{name}_seconds"), "gauge", help, at_s);
+    }
+    for (name, objects, seen) in [
+        ("service", "Services", &shared.changes.services),
+        ("endpoint", "EndpointSlices", &shared.changes.endpoint_slices),
+    ] {
+        let name = format!("kubeproxy_sync_proxy_rules_{name}_changes");
+        page.single(&format!("{name}_total"), "counter", &format!("Changes of {objects}."), seen.all);
+        let help = format!("Changes of {objects} that are not in force yet.");
+        page.single(&format!("{name}_pending"), "gauge", &help, seen.waiting);
+    }
+    page.histogram(
+        "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+        "Time to look for connections whose endpoint or port is gone.",
+        &shared.scans,
     );
-    page.0
+    page.single(
+        "kubeproxy_conntrack_reconciler_deleted_entries_total",
+        "counter",
+        "Connections ended because their endpoint or port is gone.",
+        shared.flows_ended,
+    );
+    for (name, probe) in [("healthz", &shared.probes.healthz), ("livez", &shared.probes.livez)] {
+        let metric = format!("kubeproxy_proxy_{name}_total");
+        page.head(&metric, "counter", &format!("Answers on /{name} of the health port, by their HTTP status."));
+        page.line(&metric, &[("code", "200")], probe.well);
+        page.line(&metric, &[("code", "503")], probe.unwell);
+    }
 }
 
 type Count = (&'static str, &'static str, fn(&WorkerReport) -> u64);
@@ -198,6 +241,9 @@ fn slow_path(page: &mut Page, report: &SlowPathReport) {
     );
     page.single("atalho_slow_path_waiting_packets", "gauge", "Packets that wait for a neighbour.", report.waiting);
 }
+
+#[cfg(test)]
+mod list;
 
 #[cfg(test)]
 mod tests {

@@ -22,11 +22,12 @@ use atalho_engine::handoff::WorkerQueues;
 use atalho_engine::next_hops::NextHops;
 use atalho_engine::tables::Tables;
 use k8s_openapi::jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch as latest};
+use tokio::sync::{mpsc, watch as latest};
 
 use crate::compile::{Compiled, NextHopIndexes, compile};
 use crate::config::Config;
 use crate::dataplane::Dataplane;
+use crate::health_checks::{Answers, HealthChecks};
 use crate::in_force::{InForce, Wanted};
 use crate::model::{Kind, Model};
 use crate::node::follow::Picture;
@@ -35,7 +36,7 @@ use crate::node::routes::Routes;
 use crate::reconcile::{self, Reconciler};
 use crate::shared::{Part, Shared};
 use crate::watch::{Feed, KINDS};
-use crate::why::{Answer, Query, View, answer};
+use crate::why::View;
 
 /// Shortest time between two publications.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -52,11 +53,8 @@ pub struct Inputs {
     pub questions: mpsc::Receiver<Question>,
 }
 
-/// A question that only the owner of the model can answer.
-pub struct Question {
-    pub queries: Vec<Query>,
-    pub reply: oneshot::Sender<Result<Vec<Answer>, String>>,
-}
+/// A question that only the owner of the model can answer: called with a view of it, or with why there is none.
+pub type Question = Box<dyn FnOnce(Result<&View<'_>, String>) + Send>;
 
 /// What the loop works on, handed over by whoever starts it.
 pub struct Parts {
@@ -72,6 +70,8 @@ pub struct Parts {
     pub published: Arc<dyn Fn() + Send + Sync>,
     pub dataplane: Arc<Mutex<Box<dyn Dataplane>>>,
     pub shared: Arc<Shared>,
+    /// Told what to answer on the health-check node ports.
+    pub health_checks: latest::Sender<Arc<Answers>>,
     pub f1: u32,
 }
 
@@ -88,6 +88,9 @@ pub struct Publisher {
     /// Next hops that this run wrote.
     written: BTreeSet<u32>,
     reconciler: Reconciler,
+    health_checks: HealthChecks,
+    /// The Node object of this node has been known.
+    node_was_there: bool,
     picture: Picture,
     waiting_for: BTreeSet<Kind>,
     /// Something that routes into the funnel depend on has changed since they were last compared.
@@ -121,6 +124,8 @@ impl Publisher {
             asked: Asked::default(),
             written: BTreeSet::new(),
             reconciler: Reconciler::default(),
+            health_checks: HealthChecks::default(),
+            node_was_there: false,
             picture: Picture::default(),
             waiting_for: KINDS.into(),
             routes_stale: true,
@@ -232,6 +237,11 @@ impl Publisher {
                 self.reconciler.depart(*key, vip);
             }
         }
+        let node_ports = compiled.node_port_addresses();
+        if let Some(answers) = self.health_checks.update(&self.model, &self.parts.node, node_ports) {
+            // Nobody listens while control ends.
+            let _ = self.parts.health_checks.send(answers);
+        }
         let services_changed = !compiled.delta.vips_removed.is_empty() || !compiled.delta.vips_changed.is_empty();
         self.routes_stale |= whole
             || services_changed
@@ -252,7 +262,11 @@ impl Publisher {
             shared.set_faults(Part::Dataplane, failed);
             shared.waiting_since = None;
             shared.last_publication = Some(SystemTime::now());
+            shared.changes.put_in_force();
             shared.compile_and_apply.record(started.elapsed());
+            let of_its_kind =
+                if compiled.delta.everything { &mut shared.compile_everything } else { &mut shared.compile_changes };
+            of_its_kind.record(started.elapsed());
             let now = Timestamp::now();
             for trigger in self.triggers.drain(..) {
                 // Another machine's clock may be ahead of ours.
@@ -265,9 +279,14 @@ impl Publisher {
                     shared.change_to_published.record(published - since);
                 }
             }
-            if let Some(node) = self.model.node(&self.parts.node) {
-                shared.node_leaves = node.deleting || node.autoscaler_taint;
-            }
+            shared.node_leaves = match self.model.node(&self.parts.node) {
+                Some(node) => {
+                    self.node_was_there = true;
+                    node.deleting || node.autoscaler_taint
+                }
+                // Manifests may do without it.
+                None => self.node_was_there,
+            };
         }
         if swapped {
             tokio::spawn(retired::see_out(
@@ -306,16 +325,11 @@ impl Publisher {
     }
 
     fn answer(&self, question: Question) {
-        let answers = match &self.compiled {
-            None => Err("no tables yet: the first lists are not complete; see `atalho status`".to_owned()),
-            Some(compiled) => {
-                let view =
-                    View { model: &self.model, compiled, config: &self.parts.config, facts: &self.picture.facts };
-                Ok(question.queries.iter().map(|query| answer(&view, query)).collect())
-            }
+        let Some(compiled) = &self.compiled else {
+            return question(Err("no tables yet: the first lists are not complete; see `atalho status`".to_owned()));
         };
-        // Whoever asked may have gone.
-        let _ = question.reply.send(answers);
+        let view = View { model: &self.model, compiled, config: &self.parts.config, facts: &self.picture.facts };
+        question(Ok(&view));
     }
 }
 

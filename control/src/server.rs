@@ -1,15 +1,17 @@
 //! The unix socket by which `atalho status`, `why` and their like ask the running daemon. One JSON object a line, one
-//! line back: `{"ask":"status"}`, `{"ask":"why","queries":[..]}`, `{"ask":"drops"}`, `{"ask":"flows","limit":N}`.
-//! Mode 0600: who may read it is root. The client half is synchronous and stands here too, so that both agree.
+//! line back: `{"ask":"status"}`, `{"ask":"why","queries":[..]}`, `{"ask":"drops"}`; and, a part of the whole each time,
+//! `{"ask":"flows","from":N,"filter":{..}}` and `{"ask":"svc","after":NAME,..}`. Mode 0600: who may read it is root.
 
-use std::fmt;
-use std::io::{BufRead, BufReader, Write};
+mod client;
+
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader as AsyncBufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -17,14 +19,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::publish::Question;
 use crate::status::Collector;
-use crate::why::Query;
+use crate::why::{self, Answer, Query, View};
+use crate::{drops, flows, svc};
+
+pub use client::{AskError, Client, ask};
 
 /// Longest request line, bytes: a batch of some ten thousand queries.
 const REQUEST_MAX: u64 = 8 << 20;
-/// The daemon answers within this or is taken for hung.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Flows shown where no limit is given.
-const FLOWS_SHOWN: u64 = 1000;
 
 /// Where the socket of this node's daemon is.
 pub fn socket_path(run_dir: &Path, node: &str) -> PathBuf {
@@ -99,89 +100,58 @@ async fn converse(
         if (&mut read).take(REQUEST_MAX).read_line(&mut line).await? == 0 {
             return Ok(());
         }
-        let reply = match serde_json::from_str::<Value>(&line) {
+        let mut reply = match serde_json::from_str::<Value>(&line) {
             Ok(request) => reply(&request, collector, questions).await,
-            Err(error) => json!({"error": format!("the request is no JSON of at most {REQUEST_MAX} bytes: {error}")}),
-        };
-        let mut bytes = reply.to_string().into_bytes();
-        bytes.push(b'\n');
-        write.write_all(&bytes).await?;
+            Err(error) => Err(format!("the request is no JSON of at most {REQUEST_MAX} bytes: {error}")),
+        }
+        .unwrap_or_else(|why| json!({ "error": why }).to_string());
+        reply.push('\n');
+        write.write_all(reply.as_bytes()).await?;
     }
 }
 
-async fn reply(request: &Value, collector: &Collector, questions: &mpsc::Sender<Question>) -> Value {
+/// The answer as JSON, or why there is none.
+async fn reply(request: &Value, collector: &Collector, questions: &mpsc::Sender<Question>) -> Result<String, String> {
     match request["ask"].as_str() {
-        Some("status") => serde_json::to_value(collector.status()).unwrap_or_else(|error| failure(&error)),
-        Some("drops") => collector.drops(),
-        Some("flows") => collector.flows(request["limit"].as_u64().unwrap_or(FLOWS_SHOWN)),
+        Some("status") => written(&collector.status()),
+        Some("drops") => written(&drops::of(collector)),
+        Some("flows") => written(&flows::part(collector, &read(request)?)?),
+        Some("svc") => {
+            let asked = read(request)?;
+            written(&of_model(questions, move |view| svc::part(view, &asked)).await?)
+        }
         Some("why") => {
-            let queries: Vec<Query> = match serde_json::from_value(request["queries"].clone()) {
-                Ok(queries) => queries,
-                Err(error) => return failure(&error),
-            };
-            let (send, receive) = oneshot::channel();
-            if questions.send(Question { queries, reply: send }).await.is_err() {
-                return failure(&"the daemon is ending");
-            }
-            match receive.await {
-                Ok(Ok(answers)) => json!({"answers": answers}),
-                Ok(Err(why)) => failure(&why),
-                Err(_) => failure(&"the daemon is ending"),
-            }
+            let queries: Vec<Query> = read(&request["queries"])?;
+            let answer = move |view: &View<'_>| Ok(queries.iter().map(|query| why::answer(view, query)).collect());
+            let answers: Vec<Answer> = of_model(questions, answer).await?;
+            written(&json!({ "answers": answers }))
         }
-        _ => failure(&"ask for one of status, drops, flows, why"),
+        _ => Err("ask for one of status, svc, flows, drops, why".to_owned()),
     }
 }
 
-fn failure(why: &dyn fmt::Display) -> Value {
-    json!({"error": why.to_string()})
+fn read<T: DeserializeOwned>(request: &Value) -> Result<T, String> {
+    T::deserialize(request).map_err(|error| format!("the question cannot be read: {error}"))
 }
 
-/// Why the daemon did not answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AskError {
-    /// Nobody listens: the path, and why.
-    NoDaemon(String),
-    /// It answered that it cannot.
-    Refused(String),
+fn written<T: Serialize>(answer: &T) -> Result<String, String> {
+    serde_json::to_string(answer).map_err(|error| error.to_string())
 }
 
-impl fmt::Display for AskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoDaemon(why) | Self::Refused(why) => f.write_str(why),
-        }
-    }
+/// Has the owner of the model answer.
+async fn of_model<T: Send + 'static>(
+    questions: &mpsc::Sender<Question>,
+    answer: impl FnOnce(&View<'_>) -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let (send, receive) = oneshot::channel();
+    let question: Question = Box::new(move |view| {
+        // Whoever asked may have gone.
+        let _ = send.send(view.and_then(answer));
+    });
+    let is_ending = || "the daemon is ending".to_owned();
+    questions.send(question).await.map_err(|_| is_ending())?;
+    receive.await.map_err(|_| is_ending())?
 }
-
-impl std::error::Error for AskError {}
-
-/// Asks the daemon of this node one question.
-pub fn ask(run_dir: &Path, node: &str, request: &Value) -> Result<Value, AskError> {
-    let path = socket_path(run_dir, node);
-    let no_daemon = |error: std::io::Error| {
-        let next = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => "ask as root",
-            _ => "start it with `atalho run`, or name its node with [node] name and its folder with [node] run_dir",
-        };
-        AskError::NoDaemon(format!("no daemon for the node {node} answers on {}: {error}; {next}", path.display()))
-    };
-    let mut stream = StdStream::connect(&path).map_err(no_daemon)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN)).map_err(no_daemon)?;
-    let mut line = request.to_string();
-    line.push('\n');
-    stream.write_all(line.as_bytes()).map_err(no_daemon)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(no_daemon)?;
-    let answer: Value = serde_json::from_str(&answer).map_err(|error| {
-        AskError::Refused(format!("the daemon on {} does not speak our language: {error}", path.display()))
-    })?;
-    match answer["error"].as_str() {
-        Some(why) => Err(AskError::Refused(why.to_owned())),
-        None => Ok(answer),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,12 +167,5 @@ mod tests {
         listen(folder.path(), "node-b").unwrap();
         drop(first);
         listen(folder.path(), "node-a").unwrap();
-    }
-
-    #[test]
-    fn no_daemon_is_said_with_the_next_step() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = ask(folder.path(), "node-a", &json!({"ask": "status"})).unwrap_err();
-        assert!(matches!(&error, AskError::NoDaemon(why) if why.contains("atalho run")), "{error}");
     }
 }

@@ -69,6 +69,57 @@ impl Times {
     }
 }
 
+/// Changes of Services and EndpointSlices that mattered.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub services: Seen,
+    pub endpoint_slices: Seen,
+}
+
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub all: u64,
+    /// Not in force yet.
+    pub waiting: u64,
+}
+
+impl Changes {
+    pub fn wait(&mut self, kind: Kind) {
+        let seen = match kind {
+            Kind::Service => &mut self.services,
+            Kind::EndpointSlice => &mut self.endpoint_slices,
+            Kind::Pod | Kind::Node | Kind::ServiceCidr => return,
+        };
+        seen.all += 1;
+        seen.waiting += 1;
+    }
+
+    pub fn put_in_force(&mut self) {
+        (self.services.waiting, self.endpoint_slices.waiting) = (0, 0);
+    }
+}
+
+/// How often the health endpoints were asked, by what they answered.
+#[derive(Debug, Default)]
+pub struct Probes {
+    pub healthz: Probe,
+    pub livez: Probe,
+}
+
+#[derive(Debug, Default)]
+pub struct Probe {
+    /// 200.
+    pub well: u64,
+    /// 503.
+    pub unwell: u64,
+}
+
+impl Probe {
+    pub fn count(&mut self, is_well: bool) {
+        *(if is_well { &mut self.well } else { &mut self.unwell }) += 1;
+    }
+}
+
 /// Which part of control has something to complain about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
@@ -80,6 +131,7 @@ pub enum Part {
     Offloads,
     Manifests,
     Http,
+    HealthChecks,
 }
 
 /// What is published, and what keeps us from better.
@@ -102,6 +154,14 @@ pub struct Published {
     pub change_to_published: Times,
     pub change_to_use: Times,
     pub compile_and_apply: Times,
+    /// Of these, those that compiled everything anew, and those that compiled what had changed.
+    pub compile_everything: Times,
+    pub compile_changes: Times,
+    /// Looking for flows whose endpoint or port is gone.
+    pub scans: Times,
+    pub changes: Changes,
+    /// When the last change came that had to wait for nothing before it.
+    pub last_queued: Option<SystemTime>,
     /// From the last-change-trigger-time of an EndpointSlice until workers could use it.
     pub network_programming: Times,
     pub last_publication: Option<SystemTime>,
@@ -112,6 +172,7 @@ pub struct Published {
     pub offloads_turned_off: u64,
     /// The node is being deleted, or about to be (taint ToBeDeletedByClusterAutoscaler).
     pub node_leaves: bool,
+    pub probes: Probes,
 }
 
 impl Published {

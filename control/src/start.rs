@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch as latest};
 
 use crate::config::Config;
 use crate::dataplane::Dataplane;
+use crate::health_checks::Answers;
 use crate::http::{self, Service};
 use crate::manifests::{Manifests, Watch};
 use crate::node::{Prepared, follow};
@@ -26,7 +27,7 @@ use crate::report::{SlowPathReport, WorkerReport};
 use crate::shared::{Part, Shared};
 use crate::status::{Collector, RATES_OVER, Rates};
 use crate::watch::{self, Feed, KINDS};
-use crate::{reclaim, server};
+use crate::{events, health_checks, reclaim, server};
 
 /// Changes that the loop has not taken yet; the watches wait then.
 const FEED: usize = 1024;
@@ -68,6 +69,8 @@ pub struct ControlOptions {
     pub neighbour_requests: crossbeam::channel::Receiver<IpAddr>,
     pub worker_reports: Box<dyn Fn() -> Vec<WorkerReport> + Send + Sync>,
     pub slow_path_report: Box<dyn Fn() -> SlowPathReport + Send + Sync>,
+    /// The clock of the connection table, seconds.
+    pub now_s: fn() -> u32,
     /// Blocks until the kernel's programs have left what they read before.
     pub kernel_grace: Box<dyn FnMut() -> Result<(), String> + Send>,
 }
@@ -118,7 +121,9 @@ impl Control {
             flows_max: options.flows_max,
             dataplane: dataplane.clone(),
             rates: Rates::default(),
+            now_s: options.now_s,
         });
+        let (tell_health_checks, health_checks) = latest::channel(Arc::default());
         let run = Run {
             addresses: addresses(&options.config),
             parts: Parts {
@@ -133,8 +138,10 @@ impl Control {
                 published: options.published,
                 dataplane,
                 shared: shared.clone(),
+                health_checks: tell_health_checks,
                 f1: options.prepared.f1.ifindex,
             },
+            health_checks,
             source: options.source,
             prepared: options.prepared,
             collector,
@@ -219,6 +226,7 @@ struct Run {
     source: Source,
     prepared: Prepared,
     collector: Arc<Collector>,
+    health_checks: latest::Receiver<Arc<Answers>>,
     listener: std::os::unix::net::UnixListener,
     asked: mpsc::Receiver<IpAddr>,
 }
@@ -254,10 +262,12 @@ impl Run {
             Source::Api { kubeconfig } => {
                 let server = watch::server(kubeconfig.as_deref()).await?;
                 watch::start(&server, &self.parts.node, &feed);
+                tokio::spawn(events::tell(server.client, self.parts.node.clone(), shared.clone()));
             }
             Source::Manifests(folder) => start_manifests(folder, feed)?,
         }
 
+        tokio::spawn(health_checks::serve(self.health_checks, shared.clone()));
         let publisher = Publisher::new(self.parts)?;
         tokio::spawn(publisher.run(Inputs { feed: changes, picture, neighbours: self.asked, questions: asked }));
         tokio::spawn(async move {

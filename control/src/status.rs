@@ -12,7 +12,6 @@ use atalho_engine::tables::{Port, Tables};
 use atalho_engine::verdict::{DropReason, PuntReason};
 use atalho_layout::KERNEL_COUNTERS;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::dataplane::Dataplane;
 use crate::model::Refusal;
@@ -124,6 +123,8 @@ pub struct Collector {
     pub flows_max: u64,
     pub dataplane: Arc<Mutex<Box<dyn Dataplane>>>,
     pub rates: Rates,
+    /// The clock of the connection table, seconds.
+    pub now_s: fn() -> u32,
 }
 
 /// Packets per second and busy share of each worker.
@@ -245,54 +246,6 @@ impl Collector {
                 .collect(),
         }
     }
-
-    /// Every drop with its text, of workers and slow path together, and the kernel's.
-    pub fn drops(&self) -> Value {
-        let (reports, slow_path) = ((self.reports)(), (self.slow_path)());
-        let drops: Vec<Value> = DropReason::ALL
-            .iter()
-            .map(|reason| {
-                let by_workers: u64 = reports.iter().map(|r| r.dropped[*reason as usize]).sum();
-                let packets = by_workers + slow_path.dropped[*reason as usize];
-                json!({"reason": reason.name(), "text": reason.text(), "packets": packets})
-            })
-            .filter(|row| row["packets"] != 0)
-            .collect();
-        let kernel: Vec<Value> = self
-            .kernel_counters()
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|(_, text, packets)| *packets > 0 && text.contains("dropped"))
-            .map(|(name, text, packets)| json!({"reason": name, "text": text, "packets": packets}))
-            .collect();
-        json!({"drops": drops, "kernel": kernel})
-    }
-
-    /// Tracked connections, at most `limit` of them.
-    pub fn flows(&self, limit: u64) -> Value {
-        let flows: Vec<Value> = self
-            .table
-            .connections()
-            .take(usize::try_from(limit).unwrap_or(usize::MAX))
-            .map(|c| {
-                json!({
-                    "protocol": c.protocol.name(),
-                    "state": c.state.name(),
-                    "source": endpoint(c.original.key.src, c.original.key.src_port),
-                    "destination": endpoint(c.original.key.dst, c.original.key.dst_port),
-                    "new_source": endpoint(c.original.rewrite.src, c.original.rewrite.src_port),
-                    "new_destination": endpoint(c.original.rewrite.dst, c.original.rewrite.dst_port),
-                    "service": c.is_service,
-                    "seen_s": c.original_seen_s.max(c.reply_seen_s),
-                })
-            })
-            .collect();
-        json!({"flows": flows, "total": self.table.count()})
-    }
-}
-
-fn endpoint(address: std::net::IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(address, port).to_string()
 }
 
 fn worker_status(report: &WorkerReport, (pps, busy_percent): (u64, f64)) -> WorkerStatus {
@@ -341,4 +294,4 @@ fn slow_path_status(report: &SlowPathReport) -> SlowPathStatus {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

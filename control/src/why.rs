@@ -28,6 +28,7 @@ use crate::manifests::Manifests;
 use crate::model::Model;
 
 pub use explain::LeftOut;
+pub(crate) use explain::left_out;
 pub use query::{Query, QueryError, Way};
 
 /// What the command line says.
@@ -108,7 +109,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    fn of(endpoint: &Endpoint) -> Self {
+    pub(crate) fn of(endpoint: &Endpoint) -> Self {
         Self {
             address: shown(endpoint.address, endpoint.port),
             weight: endpoint.weight,

@@ -5,6 +5,7 @@
 
 mod answers;
 mod api_server;
+mod ask;
 mod balancers;
 mod books;
 mod burden;

@@ -318,6 +318,16 @@ impl Compiled {
         }
     }
 
+    /// The node's addresses on which node ports are served.
+    pub fn node_port_addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.state.around.node_port_addresses
+    }
+
+    /// The VIPs of a Service.
+    pub fn vips_of(&self, service: &str) -> &[VipKey] {
+        self.state.owned.get(service).map_or(&[], Vec::as_slice)
+    }
+
     /// The claim that `steer` would find for this destination: its port's, the address's, then a range's.
     pub fn claim_of(&self, address: IpAddr, protocol: Protocol, port: u16) -> Option<ClaimKind> {
         let addr = mapped(address);

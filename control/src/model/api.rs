@@ -83,6 +83,7 @@ pub struct ServiceSpec {
     pub ports: Option<Vec<ServicePort>>,
     pub internal_traffic_policy: Option<String>,
     pub external_traffic_policy: Option<String>,
+    pub health_check_node_port: Option<i32>,
     pub session_affinity: Option<String>,
     pub session_affinity_config: Option<SessionAffinityConfig>,
     #[serde(rename = "externalIPs")]

@@ -19,6 +19,8 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 5] = [Self::Service, Self::EndpointSlice, Self::Pod, Self::Node, Self::ServiceCidr];
+
     /// Kubernetes' spelling.
     pub const fn name(self) -> &'static str {
         match self {
@@ -52,6 +54,20 @@ impl Key {
             false => String::new(),
         };
         Self { kind, namespace, name: metadata.name.clone().unwrap_or_default() }
+    }
+}
+
+impl Key {
+    /// Reads what it is shown as.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, name) = text.split_once(' ')?;
+        let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
+        let (namespace, name) = match (kind.is_namespaced(), name.split_once('/')) {
+            (true, Some(parts)) => parts,
+            (false, None) => ("", name),
+            _ => return None,
+        };
+        Some(Self { kind, namespace: namespace.to_owned(), name: name.to_owned() })
     }
 }
 
@@ -141,6 +157,15 @@ impl From<String> for Source {
 pub enum Change {
     Put(Object, Source),
     Delete(Key),
+}
+
+impl Change {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Put(object, _) => object.key().kind,
+            Self::Delete(key) => key.kind,
+        }
+    }
 }
 
 /// Something that was not taken, and why.

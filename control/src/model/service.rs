@@ -27,6 +27,8 @@ pub struct Service {
     pub internal_local: bool,
     /// spec.externalTrafficPolicy is Local.
     pub external_local: bool,
+    /// spec.healthCheckNodePort, where it means something: type LoadBalancer with externalTrafficPolicy Local.
+    pub health_check_node_port: Option<u16>,
     /// spec.sessionAffinity is ClientIP: seconds after its last connection that a client stays with its endpoint.
     pub affinity_timeout_s: Option<u32>,
     /// Why no packet of it concerns us.
@@ -89,11 +91,14 @@ impl Service {
         let (external, left_out) = External::new(service, &cluster_ips, external_ip_cidrs);
         // A ClusterIP Service without external IPs may have the field left over from another type.
         let is_external = wants_node_ports || spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+        let external_local =
+            is_external && is_local("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?;
+        let is_checked = external_local && spec.type_.as_deref() == Some("LoadBalancer");
         let reduced = Self {
             ports: ports(&spec, wants_node_ports)?,
             internal_local: is_local("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref())?,
-            external_local: is_external
-                && is_local("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?,
+            external_local,
+            health_check_node_port: if is_checked { health_check_node_port(&spec)? } else { None },
             affinity_timeout_s: affinity_timeout_s(&spec)?,
             not_ours: None,
             cluster_ips,
@@ -220,6 +225,12 @@ fn ports(spec: &api::ServiceSpec, wants_node_ports: bool) -> Result<Vec<ServiceP
         ports.push(ServicePort { name, protocol, port: number, node_port });
     }
     Ok(ports)
+}
+
+/// 0 counts as absent, as the API server leaves it where it has given none.
+fn health_check_node_port(spec: &api::ServiceSpec) -> Result<Option<u16>, Fault> {
+    let written = spec.health_check_node_port.filter(|port| *port != 0);
+    written.map(|port| number("spec.healthCheckNodePort", port)).transpose()
 }
 
 /// A port number, 1 to 65535.

@@ -1,7 +1,7 @@
 //! What comes in: objects, first lists, troubles of the watches, and the picture of the node. All of it is only noted
 //! here; the loop decides when it is published.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -21,7 +21,8 @@ impl Publisher {
         let now = Instant::now();
         if self.changed.is_none() {
             self.changed = Some(now);
-            self.parts.shared.lock().waiting_since = Some(now);
+            let mut shared = self.parts.shared.lock();
+            (shared.waiting_since, shared.last_queued) = (Some(now), Some(SystemTime::now()));
         }
     }
 
@@ -30,10 +31,11 @@ impl Publisher {
             Feed::Changes(changes) => {
                 for change in changes {
                     let before = self.model.revision();
-                    let trigger = trigger_of(&change);
+                    let (trigger, kind) = (trigger_of(&change), change.kind());
                     self.model.apply(change);
                     if self.model.revision() != before {
                         self.change();
+                        self.parts.shared.lock().changes.wait(kind);
                         if self.compiled.is_some() && self.triggers.len() < TRIGGERS_MAX {
                             self.triggers.extend(trigger);
                         }

@@ -21,9 +21,13 @@ impl Publisher {
             // A queue is full: what is left is found again by the next scan.
             self.scan_at = Some(now + reconcile::PAUSE);
         }
+        let ended = found - self.reconciler.waiting();
+        {
+            let mut shared = self.parts.shared.lock();
+            shared.flows_ended += ended as u64;
+            shared.scans.record(now.elapsed());
+        }
         if found > 0 {
-            let ended = found - self.reconciler.waiting();
-            self.parts.shared.lock().flows_ended += ended as u64;
             tracing::info!("{ended} flows end because their endpoint or port is gone");
         }
     }

@@ -1,6 +1,8 @@
 //! Why a packet to a Service goes where it goes: endpoints that it could not have gone to, by field, and what decided about
 //! its source.
 
+use std::collections::HashSet;
+
 use atalho_engine::admit::{Decision, Egress, FirstPacket};
 use atalho_engine::flow::Protocol;
 use atalho_engine::service::{Route, Vip, VipKind};
@@ -20,14 +22,13 @@ pub struct LeftOut {
 }
 
 /// Endpoints of `vip` that are not among those of `route`.
-pub(super) fn left_out(view: &View<'_>, vip: &Vip, route: &Route, is_ipv4: bool) -> Vec<LeftOut> {
+pub(crate) fn left_out(view: &View<'_>, vip: &Vip, route: &Route, is_ipv4: bool) -> Vec<LeftOut> {
     let Some((service, name, port)) = service_and_port(view, vip) else { return Vec::new() };
     let place = view.compiled.place();
     let all = merged(view.model, name, port, is_ipv4, &place.node);
     let (_, nearness) = of_cluster(&all, place);
     let policy = policy_local(service, vip, route);
-    let is_chosen =
-        |e: &Merged<'_>| route.backends.endpoints.iter().any(|c| c.address == e.address && c.port == e.port);
+    let chosen: HashSet<_> = route.backends.endpoints.iter().map(|e| (e.address, e.port)).collect();
     let because = |e: &Merged<'_>| match (e.condition, policy) {
         (Condition::NotReady, _) => "conditions.ready is false, and it does not serve while it terminates".to_owned(),
         (_, Some(field)) if !e.local => {
@@ -44,7 +45,7 @@ pub(super) fn left_out(view: &View<'_>, vip: &Vip, route: &Route, is_ipv4: bool)
         },
     };
     all.iter()
-        .filter(|e| !is_chosen(e))
+        .filter(|e| !chosen.contains(&(e.address, e.port)))
         .map(|e| LeftOut { address: shown(e.address, e.port), because: because(e) })
         .collect()
 }

@@ -169,6 +169,7 @@ impl Bench {
             neighbour_requests: self.requests.clone(),
             worker_reports: Box::new(|| vec![report()]),
             slow_path_report: Box::new(SlowPathReport::default),
+            now_s: || 0,
             kernel_grace: Box::new(|| Ok(())),
         })
         .map_err(|error| error.to_string())

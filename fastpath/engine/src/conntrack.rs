@@ -45,6 +45,7 @@ mod loom_model;
 mod tests;
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use atalho_layout::SECRET_WORDS;
 
@@ -254,8 +255,24 @@ impl ConnTable {
     /// Every live connection, by its original direction. Others go on writing meanwhile: each is read as a whole, but
     /// what comes and goes during the walk may be missing.
     pub fn connections(&self) -> impl Iterator<Item = Connection> + use<> {
+        self.connections_in(0..self.buckets())
+    }
+
+    /// Those in some of the buckets, IPv4's counted first. A connection stays where it is, so a walk in parts meets each
+    /// that lives all the time once.
+    pub fn connections_in(&self, buckets: Range<u64>) -> impl Iterator<Item = Connection> + use<> {
+        let part = |first: u64, count: u32| {
+            let within = |bucket: u64| bucket.clamp(first, first + u64::from(count)).abs_diff(first) as u32;
+            within(buckets.start)..within(buckets.end)
+        };
         let (v4, v6) = (self.v4, self.v6);
-        v4.connections().chain(v6.connections())
+        let of_v6 = part(u64::from(v4.buckets), v6.buckets);
+        v4.connections_in(part(0, v4.buckets)).chain(v6.connections_in(of_v6))
+    }
+
+    /// Buckets of both families.
+    pub fn buckets(&self) -> u64 {
+        u64::from(self.v4.buckets) + u64::from(self.v6.buckets)
     }
 
     /// Number of live connections.

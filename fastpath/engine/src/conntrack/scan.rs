@@ -1,5 +1,7 @@
 //! Reading all connections: for `atalho flows`, status, and control, which looks for flows that a change concerns.
 
+use std::ops::Range;
+
 use atalho_layout::Phase;
 use atalho_layout::state::{KIND_REPLY, KIND_SERVICE};
 
@@ -28,8 +30,8 @@ pub struct Connection {
 }
 
 impl<F: Family> Half<F> {
-    pub(super) fn connections(self) -> impl Iterator<Item = Connection> {
-        (0..self.buckets)
+    pub(super) fn connections_in(self, buckets: Range<u32>) -> impl Iterator<Item = Connection> {
+        buckets
             .flat_map(move |bucket| slots_of(bucket, self.tagged(bucket)))
             .filter_map(move |slot| self.connection(slot))
     }

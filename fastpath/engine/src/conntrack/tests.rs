@@ -7,6 +7,7 @@ mod reference;
 mod repair;
 mod simulation;
 mod threads;
+mod walk;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
