@@ -81,8 +81,11 @@ fn load_balancers_are_reached_from_everywhere_by_their_policy() {
     let plan = Plan::new("at-t-lb");
     let mut session = ready(&plan);
     let [node4, node6] = Family::BOTH.map(node_address);
-    ip(&plan.far(), &format!("route add 192.0.2.80/29 via {node4}\nroute add 2001:db8:7::/64 via {node6}\n")).unwrap();
     let [outside4, outside6] = Family::BOTH.map(outside_address);
+    let routes = format!(
+        "route add 192.0.2.80/29 via {node4} src {outside4}\nroute add 2001:db8:7::/64 via {node6} src {outside6}\n"
+    );
+    ip(&plan.far(), &routes).unwrap();
     let before = session.daemon().unwrap().status().unwrap().services;
     for (service, spec) in [
         (OPEN, String::new()),
