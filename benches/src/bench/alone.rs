@@ -127,10 +127,18 @@ impl AloneRecord {
     }
 }
 
+fn katrans(figures: &EngineFigures) -> Option<&'static BesideKatran> {
+    BESIDE_KATRAN.iter().find(|of| (of.case.flows, of.case.new_percent) == (figures.flows, figures.new_percent))
+}
+
+/// Of Katran's program in the same case, on another machine.
+pub fn katran_ns(figures: &EngineFigures) -> Option<f64> {
+    Some(katrans(figures)?.katran_ns)
+}
+
 /// Never judged here: the two figures are of two machines.
 fn beside_katran(figures: &EngineFigures) -> Option<Measurement> {
-    let is_case = |of: &&BesideKatran| (of.case.flows, of.case.new_percent) == (figures.flows, figures.new_percent);
-    let BesideKatran { katran_ns, command, asked, .. } = BESIDE_KATRAN.iter().find(is_case)?;
+    let BesideKatran { katran_ns, command, asked, .. } = katrans(figures)?;
     let EngineFigures { ns_per_packet, ns_per_packet_low, ns_per_packet_high, rounds, .. } = figures;
     let value = Spread {
         median: ns_per_packet / katran_ns,

@@ -7,7 +7,7 @@ use super::contender::kube_proxy::KubeProxy;
 use super::contender::l2fwd::L2fwd;
 use super::contender::testpmd::Testpmd;
 use super::contender::worker::Worker;
-use super::programs::Flows;
+use super::programs::{FLOWS_MAX, Flows};
 
 /// By the number of Services where that makes a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,9 +25,10 @@ pub enum Peer {
 
 impl Peer {
     /// Flows that last must not end because the generator has not come round to them; flows that are to be new have to make
-    /// room.
+    /// room. A node whose table a million of them fill is one of its own.
     pub fn worker(services: u32, flows: Flows) -> Self {
         let udp_s = match flows {
+            Flows::Lasting(FLOWS_MAX) => 7200,
             Flows::Lasting(_) => 3600,
             Flows::Fresh => 30,
         };

@@ -21,7 +21,8 @@ pub fn forwarding() -> Group {
 }
 
 pub fn l2fwd() -> Group {
-    let [pipeline, raw] = [Peer::worker(SERVICES_FEW, Flows::Lasting(FLOWS_MAX)), Peer::L2fwd];
+    let pipeline = |flows| lasting_of(Peer::worker(SERVICES_FEW, Flows::Lasting(flows)), flows);
+    let raw = |flows| lasting_of(Peer::L2fwd, flows);
     let comparison = |flows: &str, above, accept, aim| Comparison {
         goal: Some(Goal {
             number: 1,
@@ -37,12 +38,7 @@ pub fn l2fwd() -> Group {
     };
     Group {
         name: "l2fwd",
-        entries: vec![
-            lasting_of(pipeline, 1024),
-            lasting_of(raw, 1024),
-            lasting_of(pipeline, FLOWS_MAX),
-            lasting_of(raw, FLOWS_MAX),
-        ],
+        entries: vec![pipeline(1024), raw(1024), pipeline(FLOWS_MAX), raw(FLOWS_MAX)],
         comparisons: vec![comparison("1,024", 0, 0.85, 0.95), comparison("1M", 2, 0.70, 0.85)],
     }
 }

@@ -9,6 +9,8 @@ use crate::bench::chart::{INK, failed};
 
 const PANEL_WIDTH: u32 = 230;
 const HEIGHT: u32 = 380;
+/// The legend stands above the highest point.
+const LEGEND_ROOM: f64 = 6.0;
 const COLORS: [RGBColor; 3] = [RGBColor(64, 120, 192), RGBColor(230, 145, 56), RGBColor(180, 60, 60)];
 const NAMES: [&str; 3] = ["p50", "p99", "p99.9"];
 
@@ -41,7 +43,7 @@ pub fn draw(record: &LatencyGroupRecord) -> Result<String> {
                 .margin(6)
                 .x_label_area_size(24)
                 .y_label_area_size(44)
-                .build_cartesian_2d(0.0..100.0, (lowest * 0.8..highest * 1.25).log_scale())
+                .build_cartesian_2d(0.0..100.0, (lowest * 0.8..highest * LEGEND_ROOM).log_scale())
                 .map_err(failed)?;
             chart
                 .configure_mesh()

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{BenchReport, ON_VETH};
-use crate::bench::alone::AloneRecord;
+use crate::bench::alone::{self, AloneRecord};
 use crate::bench::engine::EngineFigures;
 use crate::bench::latency::{LatencyGroupRecord, LatencyRecord, SHARES};
 use crate::bench::machine::Machine;
@@ -22,7 +22,8 @@ const ENTRY_HEADER: [&str; 7] = ["who", "traffic", "Mpps", "ns a packet", "CPU n
 const LATENCY_HEADER: [&str; 7] =
     ["round trip, µs: p50 / p99 / p99.9", "flows", "idle", "at 10 %", "at 50 %", "at 90 %", "lost"];
 const _: () = assert!(SHARES.len() == LATENCY_HEADER.len() - 4, "a column for each share");
-const MEMORY_HEADER: [&str; 3] = ["pipeline in memory", "ns a packet", "quartiles"];
+const MEMORY_HEADER: [&str; 4] =
+    ["pipeline in memory", "ns a packet", "quartiles", "Katran's XDP program, ns on another machine"];
 
 impl BenchReport {
     /// For a terminal.
@@ -43,8 +44,15 @@ impl BenchReport {
         if !self.ratios.is_empty() {
             let _ = writeln!(out, "{}", columns(&RATIO_HEADER, &self.ratio_rows()));
         }
-        let _ = writeln!(out, "{}\n{}", wrapped(ON_VETH), wrapped(&self.method()));
+        let _ = write!(out, "{}", self.remarks());
         out
+    }
+
+    /// What has to be said beside the figures.
+    fn remarks(&self) -> String {
+        let is_on_veth = !self.groups.is_empty() || self.latency.is_some();
+        let on_veth = if is_on_veth { format!("{}\n", wrapped(ON_VETH)) } else { String::new() };
+        format!("{on_veth}{}\n", wrapped(&self.method()))
     }
 
     /// The tables of README.md.
@@ -58,14 +66,13 @@ impl BenchReport {
         let ratios: Vec<[String; 7]> = self.ratio_rows().into_iter().map(quote_command).collect();
         let mut out = table(&RATIO_HEADER, &ratios);
         let entries: Vec<[String; 7]> = self.groups.iter().flat_map(entry_rows).collect();
-        let _ = write!(out, "\n{}\n\n{}", wrapped(ON_VETH), table(&ENTRY_HEADER, &entries));
+        let _ = write!(out, "\n{}\n{}", self.remarks(), table(&ENTRY_HEADER, &entries));
         if let Some(latency) = &self.latency {
             let _ = write!(out, "\n{}", table(&LATENCY_HEADER, &latency_rows(latency)));
         }
         if !self.alone.engine.is_empty() {
             let _ = write!(out, "\n{}", table(&MEMORY_HEADER, &memory_rows(&self.alone)));
         }
-        let _ = writeln!(out, "\n{}", wrapped(&self.method()));
         out
     }
 
@@ -74,7 +81,7 @@ impl BenchReport {
         format!(
             "Every packet was counted and checked where it arrived; none was wrong. CPU is taken at 60 % of each one's own rate, all \
              threads and soft interrupts, the generator's own taken off. A round whose control strays is repeated, so that those that \
-             count lie within {:.0} %; all rounds are in the JSON. {:.0} minutes on Linux {kernel}, {cpus} x {cpu}, load {load:.1} at the \
+             count lie within {:.0} %; all rounds are in the JSON. {:.1} minutes on Linux {kernel}, {cpus} x {cpu}, load {load:.1} at the \
              start.",
             100.0 * MOVED_MAX,
             self.seconds / 60.0
@@ -157,10 +164,15 @@ fn latency_rows(record: &LatencyGroupRecord) -> Vec<[String; 7]> {
     record.entries.iter().map(row).chain([control()]).collect()
 }
 
-fn memory_rows(alone: &AloneRecord) -> Vec<[String; 3]> {
+fn memory_rows(alone: &AloneRecord) -> Vec<[String; 4]> {
     let row = |figures: &EngineFigures| {
         let EngineFigures { ns_per_packet, ns_per_packet_low, ns_per_packet_high, .. } = figures;
-        [figures.traffic(), format!("{ns_per_packet:.0}"), format!("{ns_per_packet_low:.0}-{ns_per_packet_high:.0}")]
+        [
+            figures.traffic(),
+            format!("{ns_per_packet:.0}"),
+            format!("{ns_per_packet_low:.0}-{ns_per_packet_high:.0}"),
+            optional(alone::katran_ns(figures).map(|ns| ns.to_string())),
+        ]
     };
     alone.engine.iter().map(row).collect()
 }
