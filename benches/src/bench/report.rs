@@ -17,6 +17,9 @@ pub const ON_VETH: &str = "60-byte UDP on veth, where most of what AF_XDP costs 
 frame into a new skb and runs the receiver's stack. A NIC with zero-copy does neither (published for one core of AF_XDP l2fwd: \
 9.4 Mpps on mlx5, 15 to 22 on i40e), so these are not a NIC's figures.";
 
+/// A ratio of fewer rounds is not judged.
+const ROUNDS_MIN: usize = 7;
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BenchReport {
     pub machine: Machine,
@@ -65,7 +68,7 @@ impl BenchReport {
         steadiness: &Steadiness,
         value: impl Fn(&Comparison) -> Option<super::statistics::Spread>,
     ) {
-        let restless = (!steadiness.is_steady()).then(|| restless(steadiness));
+        let restless = why_not_judged(steadiness);
         let measured = |of: &Comparison| {
             let reason = of.not_judged.clone().or(restless.clone());
             Some(Measurement::new(of.goal, &of.case, value(of)?, reason))
@@ -86,8 +89,14 @@ impl BenchReport {
     }
 }
 
-fn restless(steadiness: &Steadiness) -> String {
-    format!("the control moved by {:.0} %, {}", 100.0 * steadiness.control_moved, steadiness.words())
+/// Of rounds that were too few or too far apart.
+fn why_not_judged(steadiness: &Steadiness) -> Option<String> {
+    let Steadiness { kept, control_moved, .. } = steadiness;
+    if kept.len() < ROUNDS_MIN {
+        return Some(format!("{} rounds; {ROUNDS_MIN} are asked for", kept.len()));
+    }
+    let moved = || format!("the control moved by {:.0} %, {}", 100.0 * control_moved, steadiness.words());
+    (!steadiness.is_steady()).then(moved)
 }
 
 #[cfg(test)]
@@ -115,13 +124,13 @@ mod tests {
             traffic: "1024 flows".into(),
             cores: 2,
             cpu_is_known: true,
-            fastest: vec![measured(delivered); 3],
+            fastest: vec![measured(delivered); ROUNDS_MIN],
             paced_pps: 1e6,
             paced: vec![measured(delivered); 2],
         }
     }
 
-    /// A run of three rounds: 2 Mpps beside 1 Mpps, of which `accept` times as much is asked.
+    /// A run of seven rounds whose controls come again: 2 Mpps beside 1 Mpps, of which `accept` times as much is asked.
     pub fn report(accept: f64, not_judged: Option<&str>, controls: [u64; 3]) -> BenchReport {
         let goal = Goal { number: 3, what: "above / below", command: "./scripts/bench this", accept, aim: 2.5 };
         let comparison = Comparison {
@@ -131,11 +140,13 @@ mod tests {
             below: vec![1],
             not_judged: not_judged.map(str::to_owned),
         };
+        let controls: Vec<u64> = controls.into_iter().cycle().take(ROUNDS_MIN).collect();
+        let mpps: Vec<f64> = controls.iter().map(|delivered| *delivered as f64).collect();
         let record = GroupRecord {
             name: "services",
             entries: vec![entry(2_000_000), entry(1_000_000)],
-            controls: controls.map(|delivered| vec![measured(delivered)]).to_vec(),
-            steadiness: Steadiness::of(&controls.map(|delivered| delivered as f64), 3),
+            controls: controls.iter().map(|delivered| vec![measured(*delivered)]).collect(),
+            steadiness: Steadiness::of(&mpps, ROUNDS_MIN),
             handover_ns: vec![50.0],
         };
         let group = Group { name: "services", entries: Vec::new(), comparisons: vec![comparison] };
@@ -171,6 +182,13 @@ mod tests {
     }
 
     #[test]
+    fn a_few_rounds_are_not_judged() {
+        let few = Steadiness::of(&[4.0, 4.0], 7);
+        assert_eq!(why_not_judged(&few).unwrap(), "2 rounds; 7 are asked for");
+        assert_eq!(why_not_judged(&Steadiness::of(&[4.0; 7], 7)), None);
+    }
+
+    #[test]
     fn ratios_stand_in_the_order_of_their_numbers_and_the_unasked_ones_last() {
         let mut report = report(1.0, None, [4_000_000; 3]);
         let value = report.ratios[0].value;
@@ -186,7 +204,7 @@ mod tests {
         let text = report(1.0, None, [4_000_000; 3]).markdown();
         // 800 ms for 2M packets; of 4M sent, the control's 200 ns each are the generator's: nothing is left of it.
         assert!(text.contains("| one of 2000000 | 1024 flows | 2.00 (2.00-2.00) | 500 | 0 | 2 | 50.00 % |"), "{text}");
-        assert!(text.contains("| control: XDP_DROP | services, 3 rounds within 0 % | 4.00"), "{text}");
+        assert!(text.contains("| control: XDP_DROP | services, 7 rounds within 0 % | 4.00"), "{text}");
         assert!(text.contains("| `./scripts/bench this` |"), "{text}");
     }
 

@@ -29,7 +29,7 @@ pub struct LiveOptions {
 impl LiveOptions {
     /// As much as a run measures that was not told otherwise.
     pub fn new(tools: Tools, prefix: &str, quick: bool) -> Self {
-        let (paced, seconds) = if quick { (1, 0.25) } else { (3, 0.8) };
+        let (paced, seconds) = if quick { (1, 0.25) } else { (3, 1.0) };
         Self { tools, prefix: prefix.to_owned(), pairs: 7, repeats_max: 7, paced, seconds }
     }
 }
