@@ -8,12 +8,12 @@ mod ahead;
 
 use std::net::IpAddr;
 
-pub use self::ahead::Ahead;
+pub(crate) use self::ahead::Ahead;
 use crate::affinity::Affinity;
 use crate::flow::FlowKey;
 pub use crate::flow::Opening;
 use crate::route::Routed;
-use crate::service::{Endpoint, Route, Vip, VipKey};
+use crate::service::{Backends, Endpoint, FlowHash, Route, Vip, VipKey};
 use crate::tables::{Port, Tables};
 use crate::verdict::{DropReason, PuntReason};
 
@@ -33,6 +33,14 @@ impl FirstPacket {
     pub fn vip_key(&self) -> VipKey {
         VipKey { address: self.key.dst, protocol: self.key.protocol, port: self.key.dst_port }
     }
+}
+
+/// What the tables say about a first packet by its port and destination alone, looked up at once or [ahead](Ahead).
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'t> {
+    port: Option<&'t Port>,
+    vip: Option<&'t Vip>,
+    flow: FlowHash,
 }
 
 /// What is done with it.
@@ -93,6 +101,23 @@ pub fn decide<'t>(
     random: u32,
     last_endpoint: impl FnOnce(&Affinity) -> Option<IpAddr>,
 ) -> Decision<'t> {
+    let known = Known {
+        port: tables.ports.get(&packet.ingress),
+        vip: tables.services.look_up(&packet.vip_key()),
+        flow: FlowHash::of(&packet.key),
+    };
+    decide_by(tables, packet, &known, random, last_endpoint)
+}
+
+/// The same, with what is known already.
+#[inline]
+pub(crate) fn decide_by<'t>(
+    tables: &'t Tables,
+    packet: &FirstPacket,
+    known: &Known<'t>,
+    random: u32,
+    last_endpoint: impl FnOnce(&Affinity) -> Option<IpAddr>,
+) -> Decision<'t> {
     let key = &packet.key;
     let mut decision = Decision {
         outcome: Outcome::Forward,
@@ -104,7 +129,7 @@ pub fn decide<'t>(
         egress: None,
         back: None,
     };
-    if let Err(outcome) = judge(tables, packet, random, last_endpoint, &mut decision) {
+    if let Err(outcome) = judge(tables, packet, known, random, last_endpoint, &mut decision) {
         decision.outcome = outcome;
     }
     decision
@@ -114,18 +139,24 @@ pub fn decide<'t>(
 fn judge<'t>(
     tables: &'t Tables,
     packet: &FirstPacket,
+    known: &Known<'t>,
     random: u32,
     last_endpoint: impl FnOnce(&Affinity) -> Option<IpAddr>,
     decision: &mut Decision<'t>,
 ) -> Result<(), Outcome> {
     let key = &packet.key;
-    let port = tables.ports.get(&packet.ingress).ok_or(Outcome::Drop(DropReason::UnknownPort))?;
+    let port = known.port.ok_or(Outcome::Drop(DropReason::UnknownPort))?;
     check_source(tables, port, key.src).map_err(Outcome::Drop)?;
     if matches!(packet.opening, Opening::Error | Opening::EchoReply) {
         return Err(stray(tables, port, key.dst));
     }
-    if let Some(vip) = tables.services.look_up(&packet.vip_key()) {
-        to_service(tables, packet, port, vip, random, last_endpoint, decision)
+    if let Some(vip) = known.vip {
+        let choose = |backends: &'t Backends| {
+            // Bound to an endpoint that this side may no longer use, a client is free again.
+            let bound = vip.affinity.as_ref().and_then(last_endpoint).and_then(|address| backends.at(address));
+            bound.or_else(|| backends.choose_by(known.flow, random))
+        };
+        to_service(tables, packet, port, vip, choose, decision)
     } else if tables.services.has_address(key.dst) {
         Err(Outcome::Punt(match packet.opening {
             Opening::EchoRequest => PuntReason::EchoToVip,
@@ -169,8 +200,7 @@ fn to_service<'t>(
     packet: &FirstPacket,
     port: &Port,
     vip: &'t Vip,
-    random: u32,
-    last_endpoint: impl FnOnce(&Affinity) -> Option<IpAddr>,
+    choose: impl FnOnce(&'t Backends) -> Option<&'t Endpoint>,
     decision: &mut Decision<'t>,
 ) -> Result<(), Outcome> {
     let key = &packet.key;
@@ -181,9 +211,7 @@ fn to_service<'t>(
     }
     decision.route = Some(route);
     starts_something(packet.opening)?;
-    // Bound to an endpoint that this side may no longer use, a client is free again.
-    let bound = vip.affinity.as_ref().and_then(last_endpoint).and_then(|address| route.backends.at(address));
-    let endpoint = bound.or_else(|| route.backends.choose(key, random)).ok_or(match route.drop_without_backend {
+    let endpoint = choose(&route.backends).ok_or(match route.drop_without_backend {
         true => Outcome::Drop(DropReason::NoLocalEndpoint),
         false => Outcome::Punt(PuntReason::NoEndpoint),
     })?;

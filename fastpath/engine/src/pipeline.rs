@@ -180,7 +180,10 @@ impl<P: Prefetch> Engine<P> {
         for ((slot, head), work) in batch.iter_mut().zip(&mut self.heads).zip(&mut self.works) {
             if head.is_long() {
                 work.prefetch_entry(table, *prefetch);
-            } else if !head.look(table, *prefetch) {
+                continue;
+            }
+            head.look(table, *prefetch);
+            if head.is_long() {
                 work.parse(slot, table, *prefetch);
             }
         }
@@ -206,6 +209,9 @@ impl<P: Prefetch> Engine<P> {
         for (first, ((slot, head), work)) in batch.iter_mut().zip(heads).zip(works).enumerate() {
             if head.forward(parts, &tables.settings, now_s, node, slot) {
                 continue;
+            }
+            if head.is_first() {
+                return Some(Rest { first, has_ended: false });
             }
             work.take_over(head, slot, parts, tables);
             let has_ended = work.follow(slot, parts, tables, now_s);

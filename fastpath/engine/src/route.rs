@@ -39,8 +39,17 @@ pub struct Routes {
     broadcasts: Vec<IpAddr>,
 }
 
-/// Of one family: network, mask and where it leads, longest prefixes first. A node has a handful.
-type Prefixes<Bits> = Vec<(Bits, Bits, RouteTarget)>;
+/// Of one family, longest first. A node has a handful.
+type Prefixes<Bits> = Vec<Prefix<Bits>>;
+
+#[derive(Debug, Clone)]
+struct Prefix<Bits> {
+    network: Bits,
+    mask: Bits,
+    target: RouteTarget,
+    /// What a look-up answers; `None` where that depends on the destination.
+    answer: Option<Routed>,
+}
 
 /// The answer to a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,14 +67,22 @@ impl Routes {
     pub fn new(mut routes: Vec<Route>, neighbours: impl IntoIterator<Item = (IpAddr, u32)>) -> Self {
         routes.sort_by_key(|route| std::cmp::Reverse(route.destination.prefix_len()));
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let neighbours = neighbours.into_iter().collect();
         for Route { destination, target } in &routes {
+            let (target, answer) = (*target, answer_of(*target, &neighbours));
             match destination {
-                IpNet::V4(net) => v4.push((net.network().to_bits(), net.netmask().to_bits(), *target)),
-                IpNet::V6(net) => v6.push((net.network().to_bits(), net.netmask().to_bits(), *target)),
+                IpNet::V4(net) => {
+                    let (network, mask) = (net.network().to_bits(), net.netmask().to_bits());
+                    v4.push(Prefix { network, mask, target, answer });
+                }
+                IpNet::V6(net) => {
+                    let (network, mask) = (net.network().to_bits(), net.netmask().to_bits());
+                    v6.push(Prefix { network, mask, target, answer });
+                }
             }
         }
         let broadcasts = routes.iter().filter_map(broadcast_of).collect();
-        Self { v4, v6, neighbours: neighbours.into_iter().collect(), broadcasts }
+        Self { v4, v6, neighbours, broadcasts }
     }
 
     /// The next-hop index of a neighbour on the uplink.
@@ -75,18 +92,13 @@ impl Routes {
 
     /// The way to `destination` (the longest prefix wins).
     pub fn look_up(&self, destination: IpAddr) -> Routed {
-        match self.target(destination) {
-            Some(RouteTarget::Local) => Routed::Local,
-            Some(RouteTarget::Unreachable) | None => Routed::Unreachable,
-            Some(RouteTarget::Blackhole) => Routed::Blackhole,
-            Some(RouteTarget::Gateway(neighbour)) => self.by(neighbour),
-            Some(RouteTarget::OnLink) => self.by(destination),
-        }
+        let (_, answer) = self.longest(destination).unwrap_or((RouteTarget::Unreachable, Some(Routed::Unreachable)));
+        answer.unwrap_or_else(|| by(&self.neighbours, destination))
     }
 
     /// The neighbour on the uplink that packets to `destination` are sent to; `None` if they do not go there.
     pub fn neighbour_to(&self, destination: IpAddr) -> Option<IpAddr> {
-        match self.target(destination)? {
+        match self.longest(destination)?.0 {
             RouteTarget::Gateway(gateway) => Some(gateway),
             RouteTarget::OnLink => Some(destination),
             RouteTarget::Local | RouteTarget::Unreachable | RouteTarget::Blackhole => None,
@@ -98,20 +110,37 @@ impl Routes {
         self.broadcasts.contains(&address)
     }
 
-    fn target(&self, destination: IpAddr) -> Option<RouteTarget> {
+    /// What the longest prefix of a destination says.
+    #[inline]
+    fn longest(&self, destination: IpAddr) -> Option<(RouteTarget, Option<Routed>)> {
         match destination {
-            IpAddr::V4(v4) => target_of(&self.v4, |net, mask| v4.to_bits() & mask == *net),
-            IpAddr::V6(v6) => target_of(&self.v6, |net, mask| v6.to_bits() & mask == *net),
+            IpAddr::V4(v4) => first_of(&self.v4, |prefix| v4.to_bits() & prefix.mask == prefix.network),
+            IpAddr::V6(v6) => first_of(&self.v6, |prefix| v6.to_bits() & prefix.mask == prefix.network),
         }
-    }
-
-    fn by(&self, neighbour: IpAddr) -> Routed {
-        self.neighbours.get(&neighbour).map_or(Routed::Unresolved(neighbour), |index| Routed::NextHop(*index))
     }
 }
 
-fn target_of<Bits>(prefixes: &Prefixes<Bits>, holds: impl Fn(&Bits, &Bits) -> bool) -> Option<RouteTarget> {
-    prefixes.iter().find(|(net, mask, _)| holds(net, mask)).map(|(.., target)| *target)
+#[inline]
+fn first_of<Bits>(
+    prefixes: &Prefixes<Bits>,
+    holds: impl Fn(&Prefix<Bits>) -> bool,
+) -> Option<(RouteTarget, Option<Routed>)> {
+    prefixes.iter().find(|prefix| holds(prefix)).map(|prefix| (prefix.target, prefix.answer))
+}
+
+/// What a route answers whatever the destination is.
+fn answer_of(target: RouteTarget, neighbours: &FastMap<IpAddr, u32>) -> Option<Routed> {
+    Some(match target {
+        RouteTarget::Local => Routed::Local,
+        RouteTarget::Unreachable => Routed::Unreachable,
+        RouteTarget::Blackhole => Routed::Blackhole,
+        RouteTarget::Gateway(neighbour) => by(neighbours, neighbour),
+        RouteTarget::OnLink => return None,
+    })
+}
+
+fn by(neighbours: &FastMap<IpAddr, u32>, neighbour: IpAddr) -> Routed {
+    neighbours.get(&neighbour).map_or(Routed::Unresolved(neighbour), |index| Routed::NextHop(*index))
 }
 
 /// All hosts of an IPv4 net that is on the link. Two addresses have none (RFC 3021 section 2.2).

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use self::maglev::{lookup_size, maglev};
-pub use self::vips::{SHARDS, Services, Slot};
+pub use self::vips::{SHARDS, Services, VipHash};
 use crate::affinity::Affinity;
 use crate::flow::{FlowKey, Protocol};
 
@@ -140,18 +140,24 @@ impl Backends {
     /// The endpoint for a new flow; `random` is any even draw. `None`: there is none.
     #[inline]
     pub fn choose(&self, key: &FlowKey, random: u32) -> Option<&Endpoint> {
+        self.choose_by(FlowHash::of(key), random)
+    }
+
+    /// The same, for a flow that was hashed before.
+    #[inline]
+    pub(crate) fn choose_by(&self, flow: FlowHash, random: u32) -> Option<&Endpoint> {
         if self.lookup.is_empty() {
             return self.endpoints.get(scaled(random, self.endpoints.len()));
         }
-        let place = self.place(key).unwrap_or_else(|| scaled(random, self.lookup.len()));
+        let place = self.place(flow).unwrap_or_else(|| scaled(random, self.lookup.len()));
         self.endpoints.get(usize::from(self.lookup[place]))
     }
 
     /// Where in `lookup` the choice of a flow stands, if the flow decides.
     #[inline]
-    pub(crate) fn place(&self, key: &FlowKey) -> Option<usize> {
+    pub(crate) fn place(&self, flow: FlowHash) -> Option<usize> {
         let is_by_flow = !self.is_drawn && !self.lookup.is_empty();
-        is_by_flow.then(|| scaled(hash_of(key), self.lookup.len()))
+        is_by_flow.then(|| scaled(flow.0, self.lookup.len()))
     }
 }
 
@@ -173,6 +179,16 @@ fn scaled(draw: u32, len: usize) -> usize {
 
 /// The hash by which flows spread over endpoints: the same on every node, so no secret is in it. It guards nothing: who
 /// chooses his ports to meet one endpoint could connect to that endpoint often enough as well.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FlowHash(u32);
+
+impl FlowHash {
+    #[inline]
+    pub(crate) fn of(key: &FlowKey) -> Self {
+        Self(hash_of(key))
+    }
+}
+
 #[inline]
 fn hash_of(key: &FlowKey) -> u32 {
     let ports = u64::from(key.src_port) << 16 | u64::from(key.dst_port) | (key.protocol as u64) << 32;

@@ -208,10 +208,26 @@ impl Tables {
 
     /// Whether `address` is a pod's, of any node.
     pub fn is_pod_address(&self, address: IpAddr) -> bool {
-        self.cluster.pod_cidrs.iter().any(|cidr| cidr.contains(&address))
+        hold(&self.cluster.pod_cidrs, address)
     }
 
     pub fn is_service_address(&self, address: IpAddr) -> bool {
-        self.cluster.service_cidrs.iter().any(|cidr| cidr.contains(&address))
+        hold(&self.cluster.service_cidrs, address)
     }
+}
+
+/// Whether one of `cidrs` holds `address`: by the bits of its prefix alone, for every new flow asks.
+#[inline]
+fn hold(cidrs: &[IpNet], address: IpAddr) -> bool {
+    cidrs.iter().any(|cidr| match (cidr, address) {
+        (IpNet::V4(net), IpAddr::V4(v4)) => {
+            let differs = net.addr().to_bits() ^ v4.to_bits();
+            differs.checked_shr(u32::BITS - u32::from(net.prefix_len())).unwrap_or(0) == 0
+        }
+        (IpNet::V6(net), IpAddr::V6(v6)) => {
+            let differs = net.addr().to_bits() ^ v6.to_bits();
+            differs.checked_shr(u128::BITS - u32::from(net.prefix_len())).unwrap_or(0) == 0
+        }
+        _ => false,
+    })
 }

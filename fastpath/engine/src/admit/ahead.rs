@@ -4,20 +4,21 @@
 
 use std::sync::Arc;
 
-use super::{FirstPacket, side_of};
-use crate::service::{Backends, Slot, Vip};
-use crate::tables::Tables;
+use super::{FirstPacket, Known, side_of};
+use crate::service::{Backends, FlowHash, Vip, VipHash};
+use crate::tables::{Port, Tables};
 
 /// How far the look-ahead for one packet has come: what has been asked for and was not read yet.
 #[derive(Clone, Copy)]
-pub struct Ahead<'t> {
+pub(crate) struct Ahead<'t> {
     packet: FirstPacket,
+    known: Known<'t>,
     next: Next<'t>,
 }
 
 #[derive(Clone, Copy)]
 enum Next<'t> {
-    Slot(Slot),
+    Slot(VipHash),
     Vip(&'t Vip),
     Backends(&'t Backends),
     /// The place in the table of choice.
@@ -29,25 +30,34 @@ impl<'t> Ahead<'t> {
     /// Calls of [`Self::step`] after which nothing is left to ask for.
     pub const STEPS: usize = 4;
 
+    /// `port`: that by which the packet came in.
     #[inline]
-    pub fn new(tables: &'t Tables, packet: FirstPacket, prefetch: impl Fn(*const u8)) -> Self {
-        let slot = Slot::of(packet.vip_key());
-        let next = match tables.services.line(&slot) {
+    pub fn new(tables: &Tables, port: Option<&'t Port>, packet: FirstPacket, prefetch: impl Fn(*const u8)) -> Self {
+        let hash = VipHash::of(&packet.vip_key());
+        let next = match tables.services.line(hash) {
             Some(line) => {
                 prefetch(line);
-                Next::Slot(slot)
+                Next::Slot(hash)
             }
             None => Next::Nothing,
         };
-        Self { packet, next }
+        let known = Known { port, vip: None, flow: FlowHash::of(&packet.key) };
+        Self { packet, known, next }
+    }
+
+    /// What admission asks about, and what has been found out about it after all steps.
+    #[inline]
+    pub fn found(&self) -> (&FirstPacket, &Known<'t>) {
+        (&self.packet, &self.known)
     }
 
     /// Reads what was asked for and asks for what it leads to.
     #[inline]
     pub fn step(&mut self, tables: &'t Tables, prefetch: impl Fn(*const u8)) {
         self.next = match self.next {
-            Next::Slot(slot) => match tables.services.find(&slot) {
+            Next::Slot(hash) => match tables.services.find(hash, &self.packet.vip_key()) {
                 Some(vip) => {
+                    self.known.vip = Some(vip);
                     prefetch((&raw const *vip).cast());
                     prefetch((&raw const vip.outside).cast());
                     Next::Vip(vip)
@@ -61,7 +71,7 @@ impl<'t> Ahead<'t> {
                 }
                 None => Next::Nothing,
             },
-            Next::Backends(backends) => match backends.place(&self.packet.key) {
+            Next::Backends(backends) => match backends.place(self.known.flow) {
                 Some(place) => {
                     prefetch((&raw const backends.lookup[place]).cast());
                     Next::Choice(backends, place)
@@ -84,7 +94,6 @@ impl<'t> Ahead<'t> {
         if Arc::ptr_eq(&vip.inside.backends, &vip.outside.backends) {
             return Some(&vip.inside.backends);
         }
-        let port = tables.ports.get(&self.packet.ingress)?;
-        Some(&side_of(tables, port, vip, self.packet.key.src).backends)
+        Some(&side_of(tables, self.known.port?, vip, self.packet.key.src).backends)
     }
 }

@@ -110,7 +110,7 @@ impl<F: Family> Half<F> {
     }
 
     #[inline]
-    fn prefetch_room(&self, hash: u32, prefetch: impl Fn(*const u8)) {
+    pub(crate) fn prefetch_room(&self, hash: u32, prefetch: impl Fn(*const u8)) {
         if let Some(slot) = self.untagged(hash).1.next() {
             for line in self.entry(slot).chunks(LINE_WORDS) {
                 prefetch(line.as_ptr().cast());

@@ -10,7 +10,7 @@ use super::slot::Detour;
 use super::way_out::route;
 use crate::admit::{Decision, Egress};
 use crate::affinity::Affinity;
-use crate::conntrack::{Direction, Flow, InsertError, NewConnection, Probe, Rewrite};
+use crate::conntrack::{Direction, Flow, InsertError, NewConnection, Probe, Rewrite, Segment};
 use crate::flow::{FlowKey, Protocol};
 use crate::snat::{Candidates, PortDraw};
 use crate::tables::Tables;
@@ -19,6 +19,8 @@ use crate::wire::Packet;
 
 /// A connection that was decided about and is not in the table yet.
 pub(super) struct Plan<'t> {
+    pub(super) key: FlowKey,
+    first: Segment,
     source: IpAddr,
     source_port: u16,
     pub(super) destination: (IpAddr, u16),
@@ -50,12 +52,13 @@ impl<'t> Plan<'t> {
         draw: &mut PortDraw,
         tables: &'t Tables,
         ingress: u32,
+        node: Option<u32>,
         packet: &Packet,
         decision: &Decision<'t>,
     ) -> Result<Self, Detour> {
         let next_hop = next_hop_of(decision.egress)?;
         let back = next_hop_of(decision.back)?;
-        let from_node = parts.next_hops.get(hop::NODE).is_some_and(|node| node.ifindex == ingress);
+        let from_node = node == Some(ingress);
         let way_out = route(&parts.next_hops, tables, packet, next_hop, decision.destination.0, from_node)?;
         let key = &packet.key;
         // Who keeps his address keeps his port too, unless another flow looks like his then. But an endpoint that is its own
@@ -69,7 +72,10 @@ impl<'t> Plan<'t> {
         };
         let source = decision.source.unwrap_or(key.src);
         let destination = decision.destination;
-        let plan = Self {
+        let answers = answers(source, source_port, destination, key.protocol);
+        Ok(Self {
+            key: *key,
+            first: packet.segment(),
             source,
             source_port,
             destination,
@@ -78,11 +84,9 @@ impl<'t> Plan<'t> {
             egress: way_out.next_hop.ifindex,
             is_service: decision.vip.is_some(),
             drawn,
-            reply: None,
+            reply: parts.table.probe(&answers),
             binds: decision.binds(),
-        };
-        let reply = parts.table.probe(&plan.answers(key.protocol));
-        Ok(Self { reply, ..plan })
+        })
     }
 
     /// Puts it into the table: both directions as a whole, or nothing.
@@ -92,12 +96,11 @@ impl<'t> Plan<'t> {
         draw: &mut PortDraw,
         tables: &'t Tables,
         ingress: u32,
-        packet: &Packet,
         now_s: u32,
     ) -> Result<Connected, Detour> {
-        let key = packet.key;
+        let key = self.key;
         loop {
-            let answers = self.answers(key.protocol);
+            let answers = answers(self.source, self.source_port, self.destination, key.protocol);
             // Cheaper than an insert that fails, and where many ports are taken most do.
             let is_taken = self.drawn.is_some() && parts.table.find(&answers).is_some();
             if !is_taken {
@@ -110,7 +113,7 @@ impl<'t> Plan<'t> {
                         ingress: self.egress,
                     },
                     is_service: self.is_service,
-                    first: packet.segment(),
+                    first: self.first,
                 };
                 match parts.table.insert(parts.worker, &parts.epochs, &new, now_s) {
                     Ok(inserted) => return Ok(Connected::New(inserted.flow)),
@@ -138,12 +141,13 @@ impl<'t> Plan<'t> {
         let (dst, dst_port) = self.destination;
         Rewrite { src: self.source, dst, src_port: self.source_port, dst_port }
     }
+}
 
-    /// The key of what comes back.
-    fn answers(&self, protocol: Protocol) -> FlowKey {
-        let (src, src_port) = self.destination;
-        FlowKey { src, dst: self.source, src_port, dst_port: self.source_port, protocol }
-    }
+/// The key of what comes back.
+#[inline]
+fn answers(source: IpAddr, source_port: u16, destination: (IpAddr, u16), protocol: Protocol) -> FlowKey {
+    let (src, src_port) = destination;
+    FlowKey { src, dst: source, src_port, dst_port: source_port, protocol }
 }
 
 fn next_hop_of(egress: Option<Egress>) -> Result<u32, Detour> {

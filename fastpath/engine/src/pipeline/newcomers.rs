@@ -4,6 +4,7 @@
 //! A batch may hold several packets of one new connection. That a later one meets what an earlier one made, it learns
 //! where the table refuses to take the same connection again, or by a second look-up if it would begin none.
 
+use arrayvec::ArrayVec;
 use atalho_layout::hop;
 
 use super::connect::{Connected, Plan};
@@ -12,9 +13,9 @@ use super::long_way::{Way, Work};
 use super::slot::{Detour, Slot};
 use super::straight::Head;
 use super::{BATCH, Engine, EngineParts, Prefetch, Random, Rest};
-use crate::admit::{self, Ahead, FirstPacket, Outcome};
+use crate::admit::{self, Ahead, Decision, FirstPacket, Outcome};
 use crate::snat::PortDraw;
-use crate::tables::Tables;
+use crate::tables::{Port, Tables};
 use crate::verdict::DropReason;
 use crate::wire::{Content, Packet};
 
@@ -22,7 +23,7 @@ use crate::wire::{Content, Packet};
 type Planned<'t> = Result<Plan<'t>, Ending>;
 
 /// One for each newcomer of a batch, in their order.
-type Plans<'t> = [Option<Planned<'t>>; BATCH];
+type Plans<'t> = ArrayVec<Planned<'t>, BATCH>;
 
 /// Ends that need no connection.
 #[derive(Clone, Copy)]
@@ -38,6 +39,10 @@ struct Admission<'e, 't, P> {
     draw: &'e mut PortDraw,
     tables: &'t Tables,
     now_s: u32,
+    /// Kernel interface index of the node itself.
+    node: Option<u32>,
+    /// The port of the packet before, with its interface index: mostly that of the next one too.
+    port: Option<(u32, &'t Port)>,
     /// What the packets of the batch have done to the table so far.
     has_admitted: bool,
     has_ended: bool,
@@ -52,15 +57,28 @@ impl<P: Prefetch> Engine<P> {
         let Rest { first, has_ended } = rest;
         let (heads, works, batch) =
             (&mut heads[first..batch.len()], &mut works[first..batch.len()], &mut batch[first..]);
-        let (has_admitted, has_bound) = (false, false);
-        let mut admission = Admission { parts, random, draw, tables, now_s, has_admitted, has_ended, has_bound };
-        let mut plans = [const { None }; BATCH];
-        let newcomers = batch.iter().zip(&*heads).zip(&*works).filter(|((_, head), work)| is_newcomer(head, work));
-        admission.plan(newcomers.map(|((slot, _), work)| (slot, work)), &mut plans);
-        let mut plans = plans.iter_mut().flatten();
         let node = parts.next_hops.get(hop::NODE).map(|node| node.ifindex);
+        let mut admission = Admission {
+            parts,
+            random,
+            draw,
+            tables,
+            now_s,
+            node,
+            port: None,
+            has_admitted: false,
+            has_ended,
+            has_bound: false,
+        };
+        let mut plans = Plans::new();
+        let packets = batch.iter().zip(&*heads).zip(&*works);
+        admission.plan(packets.filter(|((_, head), work)| is_newcomer(head, work)), &mut plans);
+        let mut plans = plans.iter_mut();
         for ((slot, head), work) in batch.iter_mut().zip(heads).zip(works) {
-            let plan = if is_newcomer(head, work) { plans.next() } else { None };
+            let mut plan = if is_newcomer(head, work) { plans.next() } else { None };
+            if head.is_first() {
+                admission.begin(slot, head, work, plan.as_deref_mut());
+            }
             if head.forward(parts, &tables.settings, now_s, node, slot) {
                 continue;
             }
@@ -74,40 +92,70 @@ impl<P: Prefetch> Engine<P> {
 }
 
 fn is_newcomer(head: &Head, work: &Work) -> bool {
-    head.is_long() && matches!(work.way, Way::Unknown)
+    head.is_first() || head.is_long() && matches!(work.way, Way::Unknown)
 }
 
 impl<'t, P: Prefetch> Admission<'_, 't, P> {
     /// Decides about all newcomers and asks for the memory of their connections.
-    fn plan<'w>(&mut self, newcomers: impl Iterator<Item = (&'w Slot<'w>, &'w Work)> + Clone, plans: &mut Plans<'t>) {
+    fn plan<'w>(
+        &mut self,
+        newcomers: impl Iterator<Item = ((&'w Slot<'w>, &'w Head), &'w Work)> + Clone,
+        plans: &mut Plans<'t>,
+    ) {
         let Self { parts, tables, .. } = *self;
         let prefetch = |line| parts.prefetch.line(line);
-        let mut ahead = [const { None }; BATCH];
-        let mut count = 0;
-        for ((slot, work), ahead) in newcomers.clone().zip(&mut ahead) {
-            *ahead = Some(Ahead::new(tables, first_packet(slot, &work.packet), prefetch));
-            count += 1;
+        let mut aheads = ArrayVec::<Ahead<'t>, BATCH>::new();
+        for ((slot, head), work) in newcomers.clone() {
+            let packet = head.first_packet(slot);
+            let first = first_packet(slot, packet.as_ref().unwrap_or(&work.packet));
+            let port = self.port(slot.ingress);
+            aheads.push(Ahead::new(tables, port, first, prefetch));
             // Hardly any newcomer is turned away, and what memory can bring meanwhile nobody waits for later.
-            if let Some(original) = &work.probe {
+            if head.is_first() {
+                head.prefetch_room(&parts.table, parts.prefetch);
+            } else if let Some(original) = &work.probe {
                 parts.table.prefetch_room(original, prefetch);
             }
         }
         for _ in 0..Ahead::STEPS {
-            ahead[..count].iter_mut().flatten().for_each(|ahead| ahead.step(tables, prefetch));
+            aheads.iter_mut().for_each(|ahead| ahead.step(tables, prefetch));
         }
-        for ((slot, work), plan) in newcomers.zip(&mut *plans) {
-            if let Ok(Plan { reply: Some(reply), .. }) = plan.insert(self.decide(slot, &work.packet)) {
+        for (((slot, head), work), ahead) in newcomers.zip(&aheads) {
+            let packet = head.first_packet(slot);
+            let planned = self.decide_ahead(slot, packet.as_ref().unwrap_or(&work.packet), ahead);
+            if let Ok(Plan { reply: Some(reply), .. }) = &planned {
                 parts.table.prefetch_tags(reply, prefetch);
             }
+            plans.push(planned);
         }
-        for plan in plans[..count].iter().flatten() {
+        for plan in &*plans {
             if let Ok(Plan { reply: Some(reply), .. }) = plan {
                 parts.table.prefetch_room(reply, prefetch);
             }
         }
     }
 
+    fn port(&mut self, ingress: u32) -> Option<&'t Port> {
+        if !self.port.is_some_and(|(of, _)| of == ingress) {
+            self.port = self.tables.ports.get(&ingress).map(|port| (ingress, port));
+        }
+        self.port.map(|(_, port)| port)
+    }
+
+    /// Asks admission about a first packet, of which what has been looked up ahead is known.
+    fn decide_ahead(&mut self, slot: &Slot<'_>, packet: &Packet, ahead: &Ahead<'t>) -> Planned<'t> {
+        if packet.is_error() {
+            return self.decide(slot, packet);
+        }
+        let Self { parts, tables, now_s, .. } = *self;
+        let (first, known) = ahead.found();
+        let last_endpoint = |affinity: &_| parts.affinity.endpoint(first.key.src, affinity, now_s);
+        let decision = admit::decide_by(tables, first, known, self.random.next(), last_endpoint);
+        self.plan_for(slot, packet, &decision)
+    }
+
     /// Asks admission about a first packet.
+    #[cold]
     fn decide(&mut self, slot: &Slot<'_>, packet: &Packet) -> Planned<'t> {
         let Self { parts, tables, now_s, .. } = *self;
         if let Content::Error(quoted) = &packet.content {
@@ -117,15 +165,42 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
         let first = first_packet(slot, packet);
         let last_endpoint = |affinity: &_| parts.affinity.endpoint(first.key.src, affinity, now_s);
         let decision = admit::decide(tables, &first, self.random.next(), last_endpoint);
+        self.plan_for(slot, packet, &decision)
+    }
+
+    #[inline]
+    fn plan_for(&mut self, slot: &Slot<'_>, packet: &Packet, decision: &Decision<'t>) -> Planned<'t> {
+        let Self { parts, tables, node, .. } = *self;
         match decision.outcome {
             Outcome::Forward => {
-                Plan::new(parts, self.draw, tables, slot.ingress, packet, &decision).map_err(Ending::Leaves)
+                Plan::new(parts, self.draw, tables, slot.ingress, node, packet, decision).map_err(Ending::Leaves)
             }
             // The kernel side passes a pod's packets to its node itself; this one came before it knew the address.
             Outcome::Pass if tables.local_pods.contains_key(&packet.src) => Err(Ending::Goes(Way::Unchanged)),
             Outcome::Pass => Err(Ending::Leaves(Detour::Drop(DropReason::NotForUs))),
             Outcome::Punt(reason) => Err(Ending::Leaves(Detour::Punt(reason))),
             Outcome::Drop(reason) => Err(Ending::Leaves(Detour::Drop(reason))),
+        }
+    }
+
+    /// Carries out the plan for a datagram of no flow that can go straight on behind it.
+    #[inline]
+    fn begin(&mut self, slot: &mut Slot<'_>, head: &mut Head, work: &mut Work, planned: Option<&mut Planned<'t>>) {
+        let Some(Ok(plan)) = planned else { return };
+        // What an earlier packet of the same client was bound to may count: the long way knows.
+        if plan.binds.is_some() {
+            return;
+        }
+        match plan.connect(self.parts, self.draw, self.tables, slot.ingress, self.now_s) {
+            Ok(Connected::New(flow)) => {
+                self.note_new(plan);
+                head.stands_in(flow.at.slot);
+            }
+            Ok(Connected::Existed) => {}
+            Err(detour) => {
+                *head = Head::LONG;
+                work.way = slot.leaves(detour);
+            }
         }
     }
 
@@ -165,19 +240,17 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
                 return;
             }
             work.way = match planned {
-                Ok(plan) => {
-                    match plan.connect(self.parts, self.draw, self.tables, slot.ingress, &work.packet, self.now_s) {
-                        Ok(Connected::New(flow)) => {
-                            self.note_new(plan, &work.packet);
-                            Way::Found(flow)
-                        }
-                        Ok(Connected::Existed) => {
-                            self.meet(slot, work);
-                            continue;
-                        }
-                        Err(detour) => slot.leaves(detour),
+                Ok(plan) => match plan.connect(self.parts, self.draw, self.tables, slot.ingress, self.now_s) {
+                    Ok(Connected::New(flow)) => {
+                        self.note_new(plan);
+                        Way::Found(flow)
                     }
-                }
+                    Ok(Connected::Existed) => {
+                        self.meet(slot, work);
+                        continue;
+                    }
+                    Err(detour) => slot.leaves(detour),
+                },
                 Err(Ending::Goes(way)) => *way,
                 Err(Ending::Leaves(detour)) => slot.leaves(*detour),
             };
@@ -187,11 +260,11 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
         }
     }
 
-    fn note_new(&mut self, plan: &Plan<'_>, packet: &Packet) {
+    fn note_new(&mut self, plan: &Plan<'_>) {
         self.parts.counters.admitted();
         self.has_admitted = true;
         if let Some(affinity) = plan.binds {
-            self.parts.affinity.remember(packet.src, affinity, plan.destination.0, self.now_s);
+            self.parts.affinity.remember(plan.key.src, affinity, plan.destination.0, self.now_s);
             self.has_bound = true;
         }
     }

@@ -11,10 +11,11 @@ use crate::next_hops::NextHops;
 use crate::rewrite::Hop;
 use crate::tables::Settings;
 use crate::verdict::Verdict;
-use crate::wire::ethernet;
 use crate::wire::straight::Straight;
+use crate::wire::{Packet, ethernet};
 
-/// What is known of a straight packet between two steps.
+/// What is known of a straight packet between two steps. Of the first one of a flow, if it is UDP: all that is known, until
+/// the flow stands in the table, and then it goes on like any other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     hash: u32,
@@ -30,6 +31,8 @@ pub(super) struct Head {
 enum Way {
     V4,
     V6,
+    FirstV4,
+    FirstV6,
     Long,
 }
 
@@ -40,6 +43,43 @@ impl Head {
     #[inline]
     pub(super) fn is_long(&self) -> bool {
         self.way == Way::Long
+    }
+
+    /// Whether it is a datagram of no flow.
+    #[inline]
+    pub(super) fn is_first(&self) -> bool {
+        matches!(self.way, Way::FirstV4 | Way::FirstV6)
+    }
+
+    /// The whole view of a packet that [is one](Self::is_first).
+    #[inline]
+    pub(super) fn first_packet(&self, slot: &Slot<'_>) -> Option<Packet> {
+        match self.way {
+            Way::FirstV4 => Some(V4::datagram(V4::view(slot.frame)?, self.end)),
+            Way::FirstV6 => Some(V6::datagram(V6::view(slot.frame)?, self.end)),
+            Way::V4 | Way::V6 | Way::Long => None,
+        }
+    }
+
+    /// Names the line in which the flow of a packet that is the first one is going to stand.
+    #[inline]
+    pub(super) fn prefetch_room(&self, table: &ConnTable, prefetch: impl Prefetch) {
+        match self.way {
+            Way::FirstV4 => V4::half(table).prefetch_room(self.hash, |line| prefetch.line(line)),
+            Way::FirstV6 => V6::half(table).prefetch_room(self.hash, |line| prefetch.line(line)),
+            Way::V4 | Way::V6 | Way::Long => {}
+        }
+    }
+
+    /// The flow of a packet that was the first one stands in `entry` now.
+    #[inline]
+    pub(super) fn stands_in(&mut self, entry: u32) {
+        self.entry = entry;
+        self.way = match self.way {
+            Way::FirstV4 => Way::V4,
+            Way::FirstV6 => Way::V6,
+            other => other,
+        };
     }
 
     /// Step 1: headers, hash, and the first line of the table on its way.
@@ -75,19 +115,25 @@ impl Head {
         Self { hash, entry: 0, end, way, is_tcp }
     }
 
-    /// Step 2, first half: the entry on its way, if there seems to be one. If not, the long way.
+    /// Step 2, first half: the entry on its way, if there seems to be one. If not, it is the first packet of a flow, or
+    /// has to take the long way.
     #[inline(always)]
-    pub(super) fn look(&mut self, table: &ConnTable, prefetch: impl Prefetch) -> bool {
+    pub(super) fn look(&mut self, table: &ConnTable, prefetch: impl Prefetch) {
         let entry = match self.way {
             Way::V4 => V4::half(table).look(self.hash, |line| prefetch.line(line)),
             Way::V6 => V6::half(table).look(self.hash, |line| prefetch.line(line)),
-            Way::Long => None,
+            Way::FirstV4 | Way::FirstV6 | Way::Long => None,
         };
         match entry {
             Some(entry) => self.entry = entry,
-            None => *self = Self::LONG,
+            None => {
+                self.way = match self.way {
+                    Way::V4 if !self.is_tcp => Way::FirstV4,
+                    Way::V6 if !self.is_tcp => Way::FirstV6,
+                    _ => Way::Long,
+                }
+            }
         }
-        entry.is_some()
     }
 
     /// Step 2, second half: TCP is judged by both directions.
@@ -97,7 +143,7 @@ impl Head {
             match self.way {
                 Way::V4 => V4::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
                 Way::V6 => V6::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
-                Way::Long => {}
+                Way::FirstV4 | Way::FirstV6 | Way::Long => {}
             }
         }
     }
@@ -116,7 +162,7 @@ impl Head {
         let forwarded = match self.way {
             Way::V4 => self.forward_in(V4::half(&parts.table), &parts.next_hops, settings, now_s, from_node, slot),
             Way::V6 => self.forward_v6(V6::half(&parts.table), &parts.next_hops, settings, now_s, from_node, slot),
-            Way::Long => None,
+            Way::FirstV4 | Way::FirstV6 | Way::Long => None,
         };
         forwarded.is_some()
     }

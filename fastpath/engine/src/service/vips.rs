@@ -33,40 +33,38 @@ impl Default for Services {
     }
 }
 
-/// Where a VIP would stand: a key, hashed.
+/// Where a VIP would stand: the hash of its key.
 #[derive(Debug, Clone, Copy)]
-pub struct Slot {
-    key: VipKey,
-    hash: u64,
-}
+pub struct VipHash(u64);
 
-impl Slot {
+impl VipHash {
     #[inline]
-    pub fn of(key: VipKey) -> Self {
-        Self { hash: hash_of(&key), key }
+    pub fn of(key: &VipKey) -> Self {
+        Self(hash_of(key))
     }
 }
 
 impl Services {
     #[inline]
     pub fn look_up(&self, key: &VipKey) -> Option<&Vip> {
-        self.find(&Slot::of(*key))
+        self.find(VipHash::of(key), key)
     }
 
+    /// The VIP of a key that was hashed before.
     #[inline]
-    pub fn find(&self, slot: &Slot) -> Option<&Vip> {
-        let shard = self.shard(slot.hash);
-        places(shard.len(), slot.hash)
+    pub fn find(&self, hash: VipHash, key: &VipKey) -> Option<&Vip> {
+        let shard = self.shard(hash.0);
+        places(shard.len(), hash.0)
             .map_while(|at| shard[at].as_ref())
-            .find(|(key, _)| *key == slot.key)
+            .find(|(other, _)| other == key)
             .map(|(_, vip)| &**vip)
     }
 
     /// The first line that [`Self::find`] reads.
     #[inline]
-    pub fn line(&self, slot: &Slot) -> Option<*const u8> {
-        let shard = self.shard(slot.hash);
-        let at = places(shard.len(), slot.hash).next()?;
+    pub fn line(&self, hash: VipHash) -> Option<*const u8> {
+        let shard = self.shard(hash.0);
+        let at = places(shard.len(), hash.0).next()?;
         Some((&raw const shard[at]).cast())
     }
 

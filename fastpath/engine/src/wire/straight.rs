@@ -11,8 +11,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use super::checksum::{self, Delta};
-use super::{ethernet, ipv4, ipv6, tcp, udp, word16};
-use crate::conntrack::{Family, Segment, TcpSegment, V4, V6};
+use super::{Packet, ethernet, ipv4, ipv6, tcp, udp, word16};
+use crate::conntrack::{Family, Rewrite, Segment, TcpSegment, V4, V6};
+use crate::flow::{FlowKey, Protocol};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -31,6 +32,12 @@ pub(crate) trait Straight: Family {
 
     /// `None` only where the frame has no [end](Straight::end).
     fn head(frame: &mut [u8]) -> Option<&mut Self::Head>;
+
+    /// The same, to be read alone.
+    fn view(frame: &[u8]) -> Option<&Self::Head>;
+
+    /// A router may cut it where it does not fit.
+    fn may_be_cut(head: &Self::Head) -> bool;
 
     /// TTL or hop limit.
     fn hops(head: &Self::Head) -> u8;
@@ -54,6 +61,22 @@ pub(crate) trait Straight: Family {
     #[inline(always)]
     fn is_tcp(head: &Self::Head) -> bool {
         head.as_ref()[Self::PROTOCOL] == TCP
+    }
+
+    /// What [`parse`](super::parse) says of it, if it is UDP.
+    #[inline]
+    fn datagram(head: &Self::Head, end: u16) -> Packet {
+        let Rewrite { src, dst, src_port, dst_port } = Self::rewrite(Self::key_words(head).as_ref());
+        Packet {
+            key: FlowKey { src, dst, src_port, dst_port, protocol: Protocol::Udp },
+            src,
+            ttl: Self::hops(head),
+            may_be_cut: Self::may_be_cut(head),
+            no_checksum: word16(head.as_ref(), Self::TRANSPORT + udp::CHECKSUM) == 0,
+            transport: Self::TRANSPORT as u16,
+            end,
+            ..Packet::BLANK
+        }
     }
 
     /// What its connection looks at, if it is TCP.
@@ -101,6 +124,16 @@ impl Straight for V4 {
     #[inline(always)]
     fn head(frame: &mut [u8]) -> Option<&mut Self::Head> {
         frame.first_chunk_mut()
+    }
+
+    #[inline(always)]
+    fn view(frame: &[u8]) -> Option<&Self::Head> {
+        frame.first_chunk()
+    }
+
+    #[inline]
+    fn may_be_cut(head: &Self::Head) -> bool {
+        head[20] & 0x40 == 0
     }
 
     #[inline]
@@ -153,6 +186,16 @@ impl Straight for V6 {
     #[inline(always)]
     fn head(frame: &mut [u8]) -> Option<&mut Self::Head> {
         frame.first_chunk_mut()
+    }
+
+    #[inline(always)]
+    fn view(frame: &[u8]) -> Option<&Self::Head> {
+        frame.first_chunk()
+    }
+
+    #[inline]
+    fn may_be_cut(_: &Self::Head) -> bool {
+        false
     }
 
     #[inline]

@@ -42,6 +42,8 @@ fn compare<F: Straight>(frame: &[u8], to: &FlowKey, hop: Hop) -> Option<()> {
     assert_eq!(F::hops(head), packet.ttl);
     if F::is_tcp(head) {
         assert_eq!(F::segment(frame, end), Some(packet.segment()));
+    } else {
+        assert_eq!(F::datagram(head, end), packet);
     }
 
     let FlowKey { src, dst, src_port, dst_port, .. } = *to;
