@@ -6,7 +6,7 @@
 //! nothing here locks:
 //!
 //! - a slot's life and the order of its stores: `half.rs`;
-//! - insert-if-absent of both directions at once: `insert.rs`;
+//! - insert-if-absent of both directions at once: `insert.rs`, with what they hold then: `side.rs`;
 //! - removal as a whole, by one winner: `end.rs`; idle ones: `expire.rs`; for want of room: `evict.rs`; when slots are used
 //!   again: `epochs.rs`;
 //! - what a packet is to its connection: `follow.rs`, with the rules of `tcp.rs` and `sctp.rs`; `state.rs`;
@@ -36,6 +36,7 @@ mod memory;
 mod repair;
 mod scan;
 mod sctp;
+mod side;
 mod state;
 mod tcp;
 
@@ -50,7 +51,11 @@ use std::ops::Range;
 use atalho_layout::SECRET_WORDS;
 
 use self::counts::Counts;
-pub(crate) use self::half::Half;
+use self::find::ProbeKey;
+pub(crate) use self::half::{Half, Room};
+use self::insert::Placed;
+pub(crate) use self::side::Mirrored;
+use self::side::Side;
 use crate::flow::{FlowKey, Protocol};
 use crate::tables::{Settings, Timeouts};
 
@@ -196,18 +201,58 @@ impl ConnTable {
         new: &NewConnection,
         now_s: u32,
     ) -> Result<Inserted, InsertError> {
-        let worker = usize::from(worker);
         on_half!(self, !new.original.key.is_ipv4(), half => {
-            let result = half.insert(&self.secret, epochs, new, now_s);
-            if matches!(result, Ok(Inserted { is_tight: true, .. }) | Err(InsertError::TableFull)) {
-                let evicted = half.make_room(&self.secret, epochs, new, result.as_ref().ok(), now_s);
-                evicted.into_iter().flatten().for_each(|kind| self.counts.count_eviction(worker, kind));
-            }
-            if result.is_ok() {
-                self.counts.add_live(worker);
-            }
-            result
+            let sides = Side::both(&self.secret, new, now_s)?;
+            let placed = self.put(half, worker, epochs, &sides, [None; 2], now_s)?;
+            Ok(Inserted::new(new, &sides, &placed))
         })
+    }
+
+    /// The same, for one that was hashed before; returns the slot of its original direction. `rooms`: what
+    /// [`Self::prefetch_room`] said of its keys.
+    #[inline]
+    pub(crate) fn connect(
+        &self,
+        worker: u8,
+        epochs: &Epochs,
+        new: &Mirrored,
+        rooms: [Option<Room>; 2],
+        now_s: u32,
+    ) -> Result<u32, InsertError> {
+        let placed = match (&new.original.key, &new.reply.key) {
+            (ProbeKey::V4(key), ProbeKey::V4(reply)) => {
+                self.put(&self.v4, worker, epochs, &new.sides(key, reply, now_s), rooms, now_s)
+            }
+            (ProbeKey::V6(key), ProbeKey::V6(reply)) => {
+                self.put(&self.v6, worker, epochs, &new.sides(key, reply, now_s), rooms, now_s)
+            }
+            _ => Err(InsertError::MixedFamilies),
+        };
+        placed.map(|placed| placed.slots()[0])
+    }
+
+    /// Inserts, makes room where it becomes scarce, and counts.
+    #[inline]
+    fn put<F: Family>(
+        &self,
+        half: &Half<F>,
+        worker: u8,
+        epochs: &Epochs,
+        sides: &[Side<F>; 2],
+        rooms: [Option<Room>; 2],
+        now_s: u32,
+    ) -> Result<Placed, InsertError> {
+        let worker = usize::from(worker);
+        let result = half.insert(epochs, sides, rooms, now_s);
+        if matches!(result, Ok(Placed { is_tight: true, .. }) | Err(InsertError::TableFull)) {
+            let hashes = sides.each_ref().map(|side| side.hash);
+            let evicted = half.make_room(epochs, hashes, result.as_ref().ok(), now_s);
+            evicted.into_iter().flatten().for_each(|kind| self.counts.count_eviction(worker, kind));
+        }
+        if result.is_ok() {
+            self.counts.add_live(worker);
+        }
+        result
     }
 
     /// Names the line of the other direction to `prefetch`, for a flow that is going to be [followed](Self::follow).

@@ -180,11 +180,8 @@ impl<P: Prefetch> Engine<P> {
         for ((slot, head), work) in batch.iter_mut().zip(&mut self.heads).zip(&mut self.works) {
             if head.is_long() {
                 work.prefetch_entry(table, *prefetch);
-                continue;
-            }
-            head.look(table, *prefetch);
-            if head.is_long() {
-                work.parse(slot, table, *prefetch);
+            } else if !head.look(table, *prefetch) {
+                work.miss(head, slot, table, *prefetch);
             }
         }
     }
@@ -210,7 +207,7 @@ impl<P: Prefetch> Engine<P> {
             if head.forward(parts, &tables.settings, now_s, node, slot) {
                 continue;
             }
-            if head.is_first() {
+            if head.is_long() && matches!(work.way, Way::First(_)) {
                 return Some(Rest { first, has_ended: false });
             }
             work.take_over(head, slot, parts, tables);

@@ -6,15 +6,16 @@
 //! idlest). To keep such a reserve only unanswered connections and those that are over go; answered datagrams go when
 //! there is nothing left at all, TCP connections and SCTP associations that are up never.
 
+use atalho_layout::Phase;
 use atalho_layout::state::{ACKED, KIND_REPLY, SEEN};
-use atalho_layout::{Phase, SECRET_WORDS};
 
+use super::FlowRef;
 use super::epochs::Epochs;
 use super::family::{CTL, Family, SLOTS, STATE, TICK};
 use super::find::slots_of;
 use super::half::Half;
+use super::insert::Placed;
 use super::state::Evictable;
-use super::{FlowRef, Inserted, NewConnection};
 use crate::atomic::Ordering;
 use crate::flow::Protocol;
 
@@ -32,20 +33,16 @@ struct Candidate {
 }
 
 impl<F: Family> Half<F> {
-    /// Makes room where `new` was put, or was not: what was ended for each of its directions. `inserted` stays.
+    /// Makes room where a connection was put, or was not: what was ended for each of its directions. `placed` stays.
     pub(super) fn make_room(
         &self,
-        secret: &[u64; SECRET_WORDS],
         epochs: &Epochs,
-        new: &NewConnection,
-        inserted: Option<&Inserted>,
+        hashes: [u32; 2],
+        placed: Option<&Placed>,
         now_s: u32,
     ) -> [Option<Evictable>; 2] {
-        let is_new = |slot| inserted.is_some_and(|new| new.flow.at.slot == slot || new.reply.slot == slot);
-        [new.original.key, new.reply.key].map(|key| {
-            let hash = F::hash(secret, &F::key(&key)?);
-            self.evict(hash, epochs, now_s, is_new)
-        })
+        let is_new = |slot| placed.is_some_and(|placed| placed.slots().contains(&slot));
+        hashes.map(|hash| self.evict(hash, epochs, now_s, is_new))
     }
 
     fn evict(&self, hash: u32, epochs: &Epochs, now_s: u32, is_new: impl Fn(u32) -> bool) -> Option<Evictable> {

@@ -67,6 +67,17 @@ pub(crate) trait Family: Copy + 'static {
         })
     }
 
+    /// The words of a key with source and destination exchanged.
+    #[inline(always)]
+    fn turned(key: &Self::Key) -> Self::Key {
+        let mut turned = *key;
+        let (from, words) = (key.as_ref(), turned.as_mut());
+        words[..Self::ADDRESS].copy_from_slice(&from[Self::ADDRESS..2 * Self::ADDRESS]);
+        words[Self::ADDRESS..2 * Self::ADDRESS].copy_from_slice(&from[..Self::ADDRESS]);
+        words[2 * Self::ADDRESS] = from[2 * Self::ADDRESS].rotate_left(16);
+        turned
+    }
+
     /// Reads a translation from a run of source, destination and ports.
     fn rewrite(words: &[u32]) -> Rewrite {
         let ports = words[2 * Self::ADDRESS].to_le_bytes();

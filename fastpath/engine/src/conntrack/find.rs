@@ -5,7 +5,7 @@ use atalho_layout::Phase;
 use atalho_layout::state::{KIND_DNAT, KIND_REPLY, KIND_SERVICE, KIND_SNAT};
 
 use super::family::{CTL, Family, SLOTS, V4, V6};
-use super::half::Half;
+use super::half::{Half, Room};
 use super::{ConnTable, Flow, FlowRef};
 use crate::atomic::{AtomicU32, Ordering};
 use crate::flow::{FlowKey, Protocol};
@@ -16,14 +16,36 @@ const LINE_WORDS: usize = 16;
 /// A key, hashed: what the steps of a batched look-up hand on.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
-    hash: u32,
-    key: ProbeKey,
+    pub(super) hash: u32,
+    pub(super) key: ProbeKey,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum ProbeKey {
+pub(super) enum ProbeKey {
     V4(<V4 as Family>::Key),
     V6(<V6 as Family>::Key),
+}
+
+impl Probe {
+    /// A key of IPv4 and its hash.
+    #[inline]
+    pub(crate) fn v4(key: <V4 as Family>::Key, hash: u32) -> Self {
+        Self { hash, key: ProbeKey::V4(key) }
+    }
+
+    /// A key of IPv6 and its hash.
+    #[inline]
+    pub(crate) fn v6(key: <V6 as Family>::Key, hash: u32) -> Self {
+        Self { hash, key: ProbeKey::V6(key) }
+    }
+
+    /// `None` if its protocol is none of ours.
+    pub(crate) fn key(&self) -> Option<FlowKey> {
+        match &self.key {
+            ProbeKey::V4(key) => V4::flow_key(key),
+            ProbeKey::V6(key) => V6::flow_key(key),
+        }
+    }
 }
 
 impl ConnTable {
@@ -57,9 +79,9 @@ impl ConnTable {
         }
     }
 
-    /// Reads the key's tags and names the lines of the entry that an insert would take now.
+    /// Reads the key's tags and names the lines of the entry that an insert would take now; says which it is.
     #[inline]
-    pub fn prefetch_room(&self, probe: &Probe, prefetch: impl Fn(*const u8)) {
+    pub(crate) fn prefetch_room(&self, probe: &Probe, prefetch: impl Fn(*const u8)) -> Option<Room> {
         match &probe.key {
             ProbeKey::V4(_) => self.v4.prefetch_room(probe.hash, prefetch),
             ProbeKey::V6(_) => self.v6.prefetch_room(probe.hash, prefetch),
@@ -110,12 +132,13 @@ impl<F: Family> Half<F> {
     }
 
     #[inline]
-    pub(crate) fn prefetch_room(&self, hash: u32, prefetch: impl Fn(*const u8)) {
-        if let Some(slot) = self.untagged(hash).1.next() {
-            for line in self.entry(slot).chunks(LINE_WORDS) {
-                prefetch(line.as_ptr().cast());
-            }
+    pub(crate) fn prefetch_room(&self, hash: u32, prefetch: impl Fn(*const u8)) -> Option<Room> {
+        let (left, mut slots) = self.untagged(hash);
+        let slot = slots.next()?;
+        for line in self.entry(slot).chunks(LINE_WORDS) {
+            prefetch(line.as_ptr().cast());
         }
+        Some(Room { slot, left })
     }
 
     #[inline]

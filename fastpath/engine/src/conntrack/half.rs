@@ -34,6 +34,13 @@ pub(super) struct Claim {
     pub left: u32,
 }
 
+/// A slot that was free when somebody looked, and how many slots of its pair of buckets had no tag then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    pub slot: u32,
+    pub left: u32,
+}
+
 pub(crate) struct Half<F: Family> {
     tags: &'static [AtomicU64],
     entries: &'static [F::Entry],
@@ -122,7 +129,15 @@ impl<F: Family> Half<F> {
         entry[CTL].load(Ordering::Relaxed) == ctl
     }
 
+    /// Takes the slot in `room` if it is free still, else any other.
+    #[inline]
+    pub(super) fn claim_room(&self, hash: u32, room: Option<Room>, epochs: &Epochs) -> Option<Claim> {
+        room.and_then(|Room { slot, left }| Some(Claim { left: left - 1, ..self.claim_slot(slot, hash, epochs)? }))
+            .or_else(|| self.claim(hash, epochs))
+    }
+
     /// Takes a free slot of the emptier bucket, else of the other one.
+    #[inline(never)]
     pub(super) fn claim(&self, hash: u32, epochs: &Epochs) -> Option<Claim> {
         let (count, mut slots) = self.untagged(hash);
         slots.find_map(|slot| self.claim_slot(slot, hash, epochs)).map(|claim| Claim { left: count - 1, ..claim })
@@ -137,6 +152,7 @@ impl<F: Family> Half<F> {
         (counts[0] + counts[1], order.into_iter().flat_map(|(bucket, lanes)| slots_of(bucket, lanes)))
     }
 
+    #[inline]
     fn claim_slot(&self, slot: u32, hash: u32, epochs: &Epochs) -> Option<Claim> {
         let entry = self.entry(slot);
         let ctl = entry[CTL].load(Ordering::Acquire);

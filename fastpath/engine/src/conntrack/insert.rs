@@ -13,15 +13,14 @@
 //!
 //! It does not make room: `evict.rs`.
 
-use atalho_layout::state::{KIND_DNAT, KIND_REPLY, KIND_SERVICE, KIND_SNAT};
-use atalho_layout::{Phase, SECRET_WORDS};
+use atalho_layout::Phase;
 
 use super::epochs::Epochs;
 use super::evict::RESERVE;
 use super::family::{CTL, Family, KEY, TICK};
-use super::half::{Claim, Half};
-use super::tcp::Track;
-use super::{Direction, Flow, FlowRef, NewConnection};
+use super::half::{Claim, Half, Room};
+use super::side::Side;
+use super::{Flow, FlowRef};
 use crate::atomic::{Ordering, fence, spin_loop};
 
 /// How often a waiting inserter looks again: some tens of microseconds, longer than any insert that is not preempted.
@@ -36,8 +35,21 @@ pub struct Inserted {
     /// The original direction.
     pub flow: Flow,
     pub reply: FlowRef,
+}
+
+/// Where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Placed {
+    /// Slot and sequence of the original direction, then of the reply.
+    pub at: [(u32, u32); 2],
     /// Its buckets are nearly full: room has to be made.
-    pub(super) is_tight: bool,
+    pub is_tight: bool,
+}
+
+impl Placed {
+    pub(super) fn slots(&self) -> [u32; 2] {
+        self.at.map(|(slot, _)| slot)
+    }
 }
 
 /// Why nothing was inserted.
@@ -55,16 +67,6 @@ pub enum InsertError {
     SameKey,
 }
 
-/// One direction in words.
-struct Side<F: Family> {
-    key: F::Key,
-    new: F::Key,
-    hash: u32,
-    flags: u32,
-    direction: Direction,
-    track: Track,
-}
-
 /// What stands in the way of an announced direction.
 enum Obstacle {
     Exists(Flow),
@@ -75,36 +77,35 @@ enum Obstacle {
 }
 
 impl<F: Family> Half<F> {
+    /// `sides`: the original direction, the reply. `rooms`: slots that were free a moment ago.
+    #[inline]
     pub(super) fn insert(
         &self,
-        secret: &[u64; SECRET_WORDS],
         epochs: &Epochs,
-        new: &NewConnection,
+        sides: &[Side<F>; 2],
+        mut rooms: [Option<Room>; 2],
         now_s: u32,
-    ) -> Result<Inserted, InsertError> {
-        let original = Side::<F>::new(secret, &new.original, new.is_service, Track::beginning(&new.first, now_s))?;
-        let mut reply = Side::<F>::new(secret, &new.reply, new.is_service, Track::default())?;
-        reply.flags |= KIND_REPLY;
+    ) -> Result<Placed, InsertError> {
+        let [original, reply] = sides;
         if original.key == reply.key {
             return Err(InsertError::SameKey);
         }
         for _ in 0..ATTEMPTS {
-            let (to, back) = self.claim_both(&original, &reply, epochs)?;
-            self.fill(&to, &original, back.slot, now_s);
-            self.fill(&back, &reply, to.slot, now_s);
+            let (to, back) = self.claim_both(sides, std::mem::take(&mut rooms), epochs)?;
+            self.fill(&to, original, back.slot, now_s);
+            self.fill(&back, reply, to.slot, now_s);
             self.announce(&back);
             self.announce(&to);
             fence(Ordering::SeqCst);
-            let obstacle = match self.settle(&reply, back.slot) {
-                Ok(()) => self.settle(&original, to.slot).map_err(|obstacle| (false, obstacle)),
+            let obstacle = match self.settle(reply, back.slot) {
+                Ok(()) => self.settle(original, to.slot).map_err(|obstacle| (false, obstacle)),
                 Err(obstacle) => Err((true, obstacle)),
             };
             let Err((is_reply, obstacle)) = obstacle else {
                 let reply_sequence = self.publish(&back);
                 let sequence = self.publish(&to);
-                return Ok(Inserted {
-                    flow: original.flow(to.slot, sequence, back.slot),
-                    reply: FlowRef { is_ipv6: F::IS_IPV6, slot: back.slot, sequence: reply_sequence },
+                return Ok(Placed {
+                    at: [(to.slot, sequence), (back.slot, reply_sequence)],
                     is_tight: to.left.min(back.left) <= RESERVE,
                 });
             };
@@ -121,17 +122,24 @@ impl<F: Family> Half<F> {
         Err(InsertError::Contention)
     }
 
-    fn claim_both(&self, original: &Side<F>, reply: &Side<F>, epochs: &Epochs) -> Result<(Claim, Claim), InsertError> {
-        let Some(to) = self.claim(original.hash, epochs) else {
+    #[inline]
+    fn claim_both(
+        &self,
+        [original, reply]: &[Side<F>; 2],
+        [room, reply_room]: [Option<Room>; 2],
+        epochs: &Epochs,
+    ) -> Result<(Claim, Claim), InsertError> {
+        let Some(to) = self.claim_room(original.hash, room, epochs) else {
             return Err(InsertError::TableFull);
         };
-        let Some(back) = self.claim(reply.hash, epochs) else {
+        let Some(back) = self.claim_room(reply.hash, reply_room, epochs) else {
             self.retract(&to);
             return Err(InsertError::TableFull);
         };
         Ok((to, back))
     }
 
+    #[inline]
     fn fill(&self, claim: &Claim, side: &Side<F>, peer: u32, now_s: u32) {
         let entry = self.entry(claim.slot);
         let key = side.key.as_ref();
@@ -143,17 +151,16 @@ impl<F: Family> Half<F> {
             word.store(*value, Ordering::Relaxed);
         }
         entry[F::KIND].store(key[tuple] | side.flags, Ordering::Relaxed);
-        entry[F::NEXT_HOP].store(side.direction.next_hop, Ordering::Relaxed);
-        entry[F::INGRESS].store(side.direction.ingress, Ordering::Relaxed);
+        entry[F::NEXT_HOP].store(side.next_hop, Ordering::Relaxed);
+        entry[F::INGRESS].store(side.ingress, Ordering::Relaxed);
         entry[F::PEER].store(peer, Ordering::Relaxed);
         entry[TICK].store(now_s, Ordering::Relaxed);
-        // Words of the slot's last connection have to go, so everything is stored, whatever it was.
-        let all_differ =
-            Track { state: !side.track.state, end: !side.track.end, ack: !side.track.ack, window: !side.track.window };
-        side.track.store(&all_differ, entry);
+        // Words of the slot's last connection have to go, whatever they were.
+        side.track.store_all(entry);
     }
 
     /// Waits until nobody else has or is about to have this key, or says what stands in the way.
+    #[inline]
     fn settle(&self, side: &Side<F>, own: u32) -> Result<(), Obstacle> {
         loop {
             match self.rival(side, own) {
@@ -179,16 +186,14 @@ impl<F: Family> Half<F> {
                 if phase != Phase::Live && phase != Phase::Tentative {
                     return None;
                 }
-                let is_same = Self::holds_key(entry, &side.key);
-                let flow = Self::read(entry, slot, ctl).flow();
+                let flow = Self::holds_key(entry, &side.key).then(|| Self::read(entry, slot, ctl).flow());
                 // A slot that changes while it is read is read again: tentative may have become live.
                 if !Self::is_unchanged(entry, ctl) {
                     continue;
                 }
-                return match (is_same, phase, flow) {
-                    (false, ..) => None,
-                    (true, Phase::Live, Some(flow)) => Some(Rival::Live(flow)),
-                    (true, ..) => Some(Rival::Tentative(slot, ctl)),
+                return match (flow?, phase) {
+                    (Some(flow), Phase::Live) => Some(Rival::Live(flow)),
+                    _ => Some(Rival::Tentative(slot, ctl)),
                 };
             }
         })
@@ -216,37 +221,4 @@ enum Rival {
 /// The later of two ticks.
 pub(super) fn later(a: u32, b: u32) -> u32 {
     if (b.wrapping_sub(a) as i32) > 0 { b } else { a }
-}
-
-impl<F: Family> Side<F> {
-    fn new(
-        secret: &[u64; SECRET_WORDS],
-        direction: &Direction,
-        is_service: bool,
-        track: Track,
-    ) -> Result<Self, InsertError> {
-        let key = F::key(&direction.key).ok_or(InsertError::MixedFamilies)?;
-        let new = F::new_words(&direction.rewrite).ok_or(InsertError::MixedFamilies)?;
-        let (from, to) = (&direction.key, &direction.rewrite);
-        let flag = |flag, is_set| if is_set { flag } else { 0 };
-        let flags = flag(KIND_SNAT, from.src != to.src || from.src_port != to.src_port)
-            | flag(KIND_DNAT, from.dst != to.dst || from.dst_port != to.dst_port)
-            | flag(KIND_SERVICE, is_service);
-        Ok(Self { hash: F::hash(secret, &key), key, new, flags, direction: *direction, track })
-    }
-
-    fn flow(&self, slot: u32, sequence: u32, peer: u32) -> Flow {
-        Flow {
-            at: FlowRef { is_ipv6: F::IS_IPV6, slot, sequence },
-            rewrite: self.direction.rewrite,
-            next_hop: self.direction.next_hop,
-            ingress: self.direction.ingress,
-            protocol: self.direction.key.protocol,
-            is_reply: self.flags & KIND_REPLY != 0,
-            is_snat: self.flags & KIND_SNAT != 0,
-            is_dnat: self.flags & KIND_DNAT != 0,
-            is_service: self.flags & KIND_SERVICE != 0,
-            peer,
-        }
-    }
 }

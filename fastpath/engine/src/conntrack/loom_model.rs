@@ -19,6 +19,7 @@ use super::epochs::Epochs;
 use super::family::{CTL, Family, SLOTS, TICK, V4};
 use super::half::Half;
 use super::repair::TableCheck;
+use super::side::Side;
 use super::{Direction, FlowRef, InsertError, Inserted, NewConnection, Rewrite, Segment};
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::flow::{FlowKey, Protocol};
@@ -87,7 +88,9 @@ fn successor(table: Table) -> NewConnection {
 
 fn insert(table: Table, epochs: &Epochs, new: &NewConnection) -> Result<Inserted, InsertError> {
     // The tick says whose it is.
-    table.insert(&SECRET, epochs, new, new.original.next_hop)
+    let sides = Side::both(&SECRET, new, new.original.next_hop)?;
+    let placed = table.insert(epochs, &sides, [None; 2], new.original.next_hop)?;
+    Ok(Inserted::new(new, &sides, &placed))
 }
 
 fn find(table: Table, key: &FlowKey) -> Option<super::Flow> {

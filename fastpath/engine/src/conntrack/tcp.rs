@@ -126,6 +126,15 @@ impl Track {
         }
     }
 
+    /// Stores all words.
+    #[inline]
+    pub(super) fn store_all(&self, entry: &[AtomicU32]) {
+        entry[STATE].store(self.state, Ordering::Relaxed);
+        entry[WIN_END].store(self.end, Ordering::Relaxed);
+        entry[WIN_ACK].store(self.ack, Ordering::Relaxed);
+        entry[WIN_MAX].store(self.window, Ordering::Relaxed);
+    }
+
     /// Stores the words that differ from `old`; a line that nobody changes stays in every core's cache.
     #[inline]
     pub(super) fn store(&self, old: &Self, entry: &[AtomicU32]) {

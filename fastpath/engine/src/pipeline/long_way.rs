@@ -4,7 +4,7 @@ use atalho_layout::hop;
 
 use super::icmp_error::check_error;
 use super::slot::Slot;
-use super::straight::Head;
+use super::straight::{First, Head};
 use super::way_out::route;
 use super::{EngineParts, Prefetch};
 use crate::admit;
@@ -33,6 +33,8 @@ pub(super) enum Way {
     Ended,
     /// No flow: to be admitted.
     Unknown,
+    /// No flow, and nothing read yet but what is in here: to be admitted.
+    First(First),
     Found(Flow),
     /// Translated without a flow.
     Stateless {
@@ -71,6 +73,15 @@ impl Work {
         }
     }
 
+    /// Step 2, first half: a packet comes over from the straight way, for its flow is not there.
+    #[inline(never)]
+    pub(super) fn miss(&mut self, head: &mut Head, slot: &mut Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) {
+        match head.leave() {
+            Some(first) => self.way = Way::First(first),
+            None => self.parse(slot, table, prefetch),
+        }
+    }
+
     /// Step 2, first half: the entry on its way.
     #[inline(never)]
     pub(super) fn prefetch_entry(&self, table: &ConnTable, prefetch: impl Prefetch) {
@@ -82,7 +93,7 @@ impl Work {
     /// Step 2, second half.
     #[inline(never)]
     pub(super) fn find(&mut self, slot: &mut Slot<'_>, table: &ConnTable, tables: &Tables, prefetch: impl Prefetch) {
-        if matches!(self.way, Way::Ended) {
+        if matches!(self.way, Way::Ended | Way::First(_)) {
             return;
         }
         self.look_up(slot, table, tables);
@@ -91,6 +102,15 @@ impl Work {
             && matches!(flow.protocol, Protocol::Tcp | Protocol::Sctp)
         {
             table.prefetch_peer(flow, |line| prefetch.line(line));
+        }
+    }
+
+    /// The whole view of a packet that came over and was not parsed.
+    #[inline]
+    pub(super) fn first_packet(&self, slot: &Slot<'_>) -> Option<Packet> {
+        match &self.way {
+            Way::First(first) => first.packet(slot),
+            _ => None,
         }
     }
 
@@ -103,7 +123,7 @@ impl Work {
         parts: &EngineParts<P>,
         tables: &Tables,
     ) {
-        if !head.is_long() {
+        if !head.is_long() || matches!(self.way, Way::First(_)) {
             *head = Head::LONG;
             self.parse(slot, &parts.table, parts.prefetch);
             self.find(slot, &parts.table, tables, parts.prefetch);
@@ -170,7 +190,7 @@ impl Work {
             Way::Unchanged => (hop::NODE, None),
             Way::Ended => return count_drop(counters, slot.verdict),
             // Admission leaves none.
-            Way::Unknown => return,
+            Way::Unknown | Way::First(_) => return,
         };
         let from_node = node == Some(slot.ingress);
         let destination = rewrite.map_or(packet.key.dst, |rewrite| rewrite.dst);

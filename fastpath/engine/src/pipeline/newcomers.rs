@@ -7,13 +7,14 @@
 use arrayvec::ArrayVec;
 use atalho_layout::hop;
 
-use super::connect::{Connected, Plan};
+use super::connect::{Arrival, Connected, Plan};
 use super::icmp_error::stray_error;
 use super::long_way::{Way, Work};
 use super::slot::{Detour, Slot};
-use super::straight::Head;
+use super::straight::{First, Head};
 use super::{BATCH, Engine, EngineParts, Prefetch, Random, Rest};
 use crate::admit::{self, Ahead, Decision, FirstPacket, Outcome};
+use crate::conntrack::{Probe, Room};
 use crate::snat::PortDraw;
 use crate::tables::{Port, Tables};
 use crate::verdict::DropReason;
@@ -72,12 +73,15 @@ impl<P: Prefetch> Engine<P> {
         };
         let mut plans = Plans::new();
         let packets = batch.iter().zip(&*heads).zip(&*works);
-        admission.plan(packets.filter(|((_, head), work)| is_newcomer(head, work)), &mut plans);
+        let newcomers = packets.filter(|((_, head), work)| is_newcomer(head, work));
+        admission.plan(newcomers.map(|((slot, _), work)| (slot, work)), &mut plans);
         let mut plans = plans.iter_mut();
         for ((slot, head), work) in batch.iter_mut().zip(heads).zip(works) {
             let mut plan = if is_newcomer(head, work) { plans.next() } else { None };
-            if head.is_first() {
-                admission.begin(slot, head, work, plan.as_deref_mut());
+            if let Way::First(first) = work.way
+                && head.is_long()
+            {
+                admission.begin(slot, head, work, &first, plan.as_deref_mut());
             }
             if head.forward(parts, &tables.settings, now_s, node, slot) {
                 continue;
@@ -92,71 +96,76 @@ impl<P: Prefetch> Engine<P> {
 }
 
 fn is_newcomer(head: &Head, work: &Work) -> bool {
-    head.is_first() || head.is_long() && matches!(work.way, Way::Unknown)
+    head.is_long() && matches!(work.way, Way::Unknown | Way::First(_))
 }
 
 impl<'t, P: Prefetch> Admission<'_, 't, P> {
     /// Decides about all newcomers and asks for the memory of their connections.
-    fn plan<'w>(
-        &mut self,
-        newcomers: impl Iterator<Item = ((&'w Slot<'w>, &'w Head), &'w Work)> + Clone,
-        plans: &mut Plans<'t>,
-    ) {
+    fn plan<'w>(&mut self, newcomers: impl Iterator<Item = (&'w Slot<'w>, &'w Work)> + Clone, plans: &mut Plans<'t>) {
         let Self { parts, tables, .. } = *self;
         let prefetch = |line| parts.prefetch.line(line);
-        let mut aheads = ArrayVec::<Ahead<'t>, BATCH>::new();
-        for ((slot, head), work) in newcomers.clone() {
-            let packet = head.first_packet(slot);
+        let mut aheads = ArrayVec::<(Ahead<'t>, Option<Room>), BATCH>::new();
+        for (slot, work) in newcomers.clone() {
+            let packet = work.first_packet(slot);
             let first = first_packet(slot, packet.as_ref().unwrap_or(&work.packet));
-            let port = self.port(slot.ingress);
-            aheads.push(Ahead::new(tables, port, first, prefetch));
+            let ahead = Ahead::new(tables, self.port(slot.ingress), first, prefetch);
             // Hardly any newcomer is turned away, and what memory can bring meanwhile nobody waits for later.
-            if head.is_first() {
-                head.prefetch_room(&parts.table, parts.prefetch);
-            } else if let Some(original) = &work.probe {
-                parts.table.prefetch_room(original, prefetch);
-            }
+            let room = match (&work.way, &work.probe) {
+                (Way::First(first), _) => first.prefetch_room(&parts.table, parts.prefetch),
+                (_, Some(original)) => parts.table.prefetch_room(original, prefetch),
+                (_, None) => None,
+            };
+            aheads.push((ahead, room));
         }
         for _ in 0..Ahead::STEPS {
-            aheads.iter_mut().for_each(|ahead| ahead.step(tables, prefetch));
+            aheads.iter_mut().for_each(|(ahead, _)| ahead.step(tables, prefetch));
         }
-        for (((slot, head), work), ahead) in newcomers.zip(&aheads) {
-            let packet = head.first_packet(slot);
-            let planned = self.decide_ahead(slot, packet.as_ref().unwrap_or(&work.packet), ahead);
-            if let Ok(Plan { reply: Some(reply), .. }) = &planned {
-                parts.table.prefetch_tags(reply, prefetch);
+        for ((slot, work), (ahead, room)) in newcomers.zip(&aheads) {
+            let (packet, original) = match &work.way {
+                Way::First(first) => (first.packet(slot), first.probe(slot)),
+                _ => (None, work.probe),
+            };
+            let mut planned = self.decide_ahead(slot, packet.as_ref().unwrap_or(&work.packet), original, ahead);
+            if let Ok(plan) = &mut planned {
+                plan.rooms[0] = *room;
+                parts.table.prefetch_tags(plan.reply(), prefetch);
             }
             plans.push(planned);
         }
-        for plan in &*plans {
-            if let Ok(Plan { reply: Some(reply), .. }) = plan {
-                parts.table.prefetch_room(reply, prefetch);
-            }
+        for plan in plans.iter_mut().flatten() {
+            plan.rooms[1] = parts.table.prefetch_room(plan.reply(), prefetch);
         }
     }
 
     fn port(&mut self, ingress: u32) -> Option<&'t Port> {
-        if !self.port.is_some_and(|(of, _)| of == ingress) {
+        if self.port.is_none_or(|(of, _)| of != ingress) {
             self.port = self.tables.ports.get(&ingress).map(|port| (ingress, port));
         }
         self.port.map(|(_, port)| port)
     }
 
     /// Asks admission about a first packet, of which what has been looked up ahead is known.
-    fn decide_ahead(&mut self, slot: &Slot<'_>, packet: &Packet, ahead: &Ahead<'t>) -> Planned<'t> {
+    #[inline]
+    fn decide_ahead(
+        &mut self,
+        slot: &Slot<'_>,
+        packet: &Packet,
+        original: Option<Probe>,
+        ahead: &Ahead<'t>,
+    ) -> Planned<'t> {
         if packet.is_error() {
-            return self.decide(slot, packet);
+            return self.decide(slot, packet, original);
         }
         let Self { parts, tables, now_s, .. } = *self;
         let (first, known) = ahead.found();
         let last_endpoint = |affinity: &_| parts.affinity.endpoint(first.key.src, affinity, now_s);
         let decision = admit::decide_by(tables, first, known, self.random.next(), last_endpoint);
-        self.plan_for(slot, packet, &decision)
+        self.plan_for(slot, packet, original, &decision)
     }
 
     /// Asks admission about a first packet.
     #[cold]
-    fn decide(&mut self, slot: &Slot<'_>, packet: &Packet) -> Planned<'t> {
+    fn decide(&mut self, slot: &Slot<'_>, packet: &Packet, original: Option<Probe>) -> Planned<'t> {
         let Self { parts, tables, now_s, .. } = *self;
         if let Content::Error(quoted) = &packet.content {
             let way = stray_error(&parts.table, tables, slot, packet, quoted);
@@ -165,15 +174,24 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
         let first = first_packet(slot, packet);
         let last_endpoint = |affinity: &_| parts.affinity.endpoint(first.key.src, affinity, now_s);
         let decision = admit::decide(tables, &first, self.random.next(), last_endpoint);
-        self.plan_for(slot, packet, &decision)
+        self.plan_for(slot, packet, original, &decision)
     }
 
     #[inline]
-    fn plan_for(&mut self, slot: &Slot<'_>, packet: &Packet, decision: &Decision<'t>) -> Planned<'t> {
+    fn plan_for(
+        &mut self,
+        slot: &Slot<'_>,
+        packet: &Packet,
+        original: Option<Probe>,
+        decision: &Decision<'t>,
+    ) -> Planned<'t> {
         let Self { parts, tables, node, .. } = *self;
         match decision.outcome {
             Outcome::Forward => {
-                Plan::new(parts, self.draw, tables, slot.ingress, node, packet, decision).map_err(Ending::Leaves)
+                let original = original.ok_or(Ending::Leaves(Detour::Drop(DropReason::Martian)))?;
+                let ingress = slot.ingress;
+                let arrival = Arrival { packet, original, ingress, from_node: node == Some(ingress) };
+                Plan::new(parts, self.draw, tables, arrival, decision).map_err(Ending::Leaves)
             }
             // The kernel side passes a pod's packets to its node itself; this one came before it knew the address.
             Outcome::Pass if tables.local_pods.contains_key(&packet.src) => Err(Ending::Goes(Way::Unchanged)),
@@ -185,20 +203,26 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
 
     /// Carries out the plan for a datagram of no flow that can go straight on behind it.
     #[inline]
-    fn begin(&mut self, slot: &mut Slot<'_>, head: &mut Head, work: &mut Work, planned: Option<&mut Planned<'t>>) {
+    fn begin(
+        &mut self,
+        slot: &mut Slot<'_>,
+        head: &mut Head,
+        work: &mut Work,
+        first: &First,
+        planned: Option<&mut Planned<'t>>,
+    ) {
         let Some(Ok(plan)) = planned else { return };
         // What an earlier packet of the same client was bound to may count: the long way knows.
         if plan.binds.is_some() {
             return;
         }
-        match plan.connect(self.parts, self.draw, self.tables, slot.ingress, self.now_s) {
-            Ok(Connected::New(flow)) => {
+        match plan.connect(self.parts, self.draw, self.tables, self.now_s) {
+            Ok(Connected::New(entry)) => {
                 self.note_new(plan);
-                head.stands_in(flow.at.slot);
+                head.stands_in(entry, first);
             }
             Ok(Connected::Existed) => {}
             Err(detour) => {
-                *head = Head::LONG;
                 work.way = slot.leaves(detour);
             }
         }
@@ -227,7 +251,7 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
             Some(planned) if !(self.has_bound && matches!(planned, Ok(Plan { binds: Some(_), .. }))) => planned,
             // Its flow ended only now, or what an earlier packet of the same client was bound to counts.
             _ => {
-                late = self.decide(slot, &work.packet);
+                late = self.decide(slot, &work.packet, work.probe);
                 &mut late
             }
         };
@@ -240,10 +264,14 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
                 return;
             }
             work.way = match planned {
-                Ok(plan) => match plan.connect(self.parts, self.draw, self.tables, slot.ingress, self.now_s) {
-                    Ok(Connected::New(flow)) => {
+                Ok(plan) => match plan.connect(self.parts, self.draw, self.tables, self.now_s) {
+                    Ok(Connected::New(entry)) => {
                         self.note_new(plan);
-                        Way::Found(flow)
+                        match self.parts.table.find_at(plan.original(), entry) {
+                            Some(flow) => Way::Found(flow),
+                            // Another worker has ended it already, to make room.
+                            None => slot.leaves(Detour::Drop(DropReason::InsertContention)),
+                        }
                     }
                     Ok(Connected::Existed) => {
                         self.meet(slot, work);
@@ -263,8 +291,10 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
     fn note_new(&mut self, plan: &Plan<'_>) {
         self.parts.counters.admitted();
         self.has_admitted = true;
-        if let Some(affinity) = plan.binds {
-            self.parts.affinity.remember(plan.key.src, affinity, plan.destination.0, self.now_s);
+        if let Some(affinity) = plan.binds
+            && let (Some(request), Some(answer)) = (plan.original().key(), plan.reply().key())
+        {
+            self.parts.affinity.remember(request.src, affinity, answer.src, self.now_s);
             self.has_bound = true;
         }
     }

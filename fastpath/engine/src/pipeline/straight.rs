@@ -6,7 +6,7 @@
 //! its next hop is not resolved; no hops are left; it is too long) has changed nothing yet and takes the long way.
 
 use super::{EngineParts, Prefetch, Slot};
-use crate::conntrack::{ConnTable, Family, Followed, Half, Hit, Segment, V4, V6};
+use crate::conntrack::{ConnTable, Family, Followed, Half, Hit, Probe, Room, Segment, V4, V6};
 use crate::next_hops::NextHops;
 use crate::rewrite::Hop;
 use crate::tables::Settings;
@@ -14,8 +14,7 @@ use crate::verdict::Verdict;
 use crate::wire::straight::Straight;
 use crate::wire::{Packet, ethernet};
 
-/// What is known of a straight packet between two steps. Of the first one of a flow, if it is UDP: all that is known, until
-/// the flow stands in the table, and then it goes on like any other.
+/// What is known of a straight packet between two steps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     hash: u32,
@@ -31,8 +30,6 @@ pub(super) struct Head {
 enum Way {
     V4,
     V6,
-    FirstV4,
-    FirstV6,
     Long,
 }
 
@@ -43,43 +40,6 @@ impl Head {
     #[inline]
     pub(super) fn is_long(&self) -> bool {
         self.way == Way::Long
-    }
-
-    /// Whether it is a datagram of no flow.
-    #[inline]
-    pub(super) fn is_first(&self) -> bool {
-        matches!(self.way, Way::FirstV4 | Way::FirstV6)
-    }
-
-    /// The whole view of a packet that [is one](Self::is_first).
-    #[inline]
-    pub(super) fn first_packet(&self, slot: &Slot<'_>) -> Option<Packet> {
-        match self.way {
-            Way::FirstV4 => Some(V4::datagram(V4::view(slot.frame)?, self.end)),
-            Way::FirstV6 => Some(V6::datagram(V6::view(slot.frame)?, self.end)),
-            Way::V4 | Way::V6 | Way::Long => None,
-        }
-    }
-
-    /// Names the line in which the flow of a packet that is the first one is going to stand.
-    #[inline]
-    pub(super) fn prefetch_room(&self, table: &ConnTable, prefetch: impl Prefetch) {
-        match self.way {
-            Way::FirstV4 => V4::half(table).prefetch_room(self.hash, |line| prefetch.line(line)),
-            Way::FirstV6 => V6::half(table).prefetch_room(self.hash, |line| prefetch.line(line)),
-            Way::V4 | Way::V6 | Way::Long => {}
-        }
-    }
-
-    /// The flow of a packet that was the first one stands in `entry` now.
-    #[inline]
-    pub(super) fn stands_in(&mut self, entry: u32) {
-        self.entry = entry;
-        self.way = match self.way {
-            Way::FirstV4 => Way::V4,
-            Way::FirstV6 => Way::V6,
-            other => other,
-        };
     }
 
     /// Step 1: headers, hash, and the first line of the table on its way.
@@ -115,25 +75,31 @@ impl Head {
         Self { hash, entry: 0, end, way, is_tcp }
     }
 
-    /// Step 2, first half: the entry on its way, if there seems to be one. If not, it is the first packet of a flow, or
-    /// has to take the long way.
+    /// Step 2, first half: the entry on its way, if there seems to be one. If not, [`Self::leave`] has to follow.
     #[inline(always)]
-    pub(super) fn look(&mut self, table: &ConnTable, prefetch: impl Prefetch) {
+    pub(super) fn look(&mut self, table: &ConnTable, prefetch: impl Prefetch) -> bool {
         let entry = match self.way {
             Way::V4 => V4::half(table).look(self.hash, |line| prefetch.line(line)),
             Way::V6 => V6::half(table).look(self.hash, |line| prefetch.line(line)),
-            Way::FirstV4 | Way::FirstV6 | Way::Long => None,
+            Way::Long => None,
         };
-        match entry {
-            Some(entry) => self.entry = entry,
-            None => {
-                self.way = match self.way {
-                    Way::V4 if !self.is_tcp => Way::FirstV4,
-                    Way::V6 if !self.is_tcp => Way::FirstV6,
-                    _ => Way::Long,
-                }
-            }
+        if let Some(entry) = entry {
+            self.entry = entry;
         }
+        entry.is_some()
+    }
+
+    /// Leaves the straight way: of a flow that is not there. Says what is to [come back](Self::stands_in), if it is UDP.
+    pub(super) fn leave(&mut self) -> Option<First> {
+        let way = std::mem::replace(&mut self.way, Way::Long);
+        (!self.is_tcp && way != Way::Long).then_some(First { hash: self.hash, end: self.end, is_ipv6: way == Way::V6 })
+    }
+
+    /// Takes the straight way again, along the flow in `entry`.
+    #[inline]
+    pub(super) fn stands_in(&mut self, entry: u32, first: &First) {
+        self.entry = entry;
+        self.way = if first.is_ipv6 { Way::V6 } else { Way::V4 };
     }
 
     /// Step 2, second half: TCP is judged by both directions.
@@ -143,7 +109,7 @@ impl Head {
             match self.way {
                 Way::V4 => V4::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
                 Way::V6 => V6::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
-                Way::FirstV4 | Way::FirstV6 | Way::Long => {}
+                Way::Long => {}
             }
         }
     }
@@ -162,7 +128,7 @@ impl Head {
         let forwarded = match self.way {
             Way::V4 => self.forward_in(V4::half(&parts.table), &parts.next_hops, settings, now_s, from_node, slot),
             Way::V6 => self.forward_v6(V6::half(&parts.table), &parts.next_hops, settings, now_s, from_node, slot),
-            Way::FirstV4 | Way::FirstV6 | Way::Long => None,
+            Way::Long => None,
         };
         forwarded.is_some()
     }
@@ -214,6 +180,46 @@ impl Head {
         slot.via = next_hop.kind;
         slot.send_len = usize::from(self.end);
         Some(())
+    }
+}
+
+/// A straight datagram of no flow. Admission needs to know no more of it; and when its flow stands in the table it goes straight on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First {
+    hash: u32,
+    end: u16,
+    is_ipv6: bool,
+}
+
+impl First {
+    /// The whole view of it.
+    #[inline]
+    pub(super) fn packet(&self, slot: &Slot<'_>) -> Option<Packet> {
+        Some(if self.is_ipv6 {
+            V6::datagram(V6::view(slot.frame)?, self.end)
+        } else {
+            V4::datagram(V4::view(slot.frame)?, self.end)
+        })
+    }
+
+    /// Its key, hashed.
+    #[inline]
+    pub(super) fn probe(&self, slot: &Slot<'_>) -> Option<Probe> {
+        Some(if self.is_ipv6 {
+            Probe::v6(V6::key_words(V6::view(slot.frame)?), self.hash)
+        } else {
+            Probe::v4(V4::key_words(V4::view(slot.frame)?), self.hash)
+        })
+    }
+
+    /// Names the line in which its flow is going to stand.
+    #[inline]
+    pub(super) fn prefetch_room(&self, table: &ConnTable, prefetch: impl Prefetch) -> Option<Room> {
+        if self.is_ipv6 {
+            V6::half(table).prefetch_room(self.hash, |line| prefetch.line(line))
+        } else {
+            V4::half(table).prefetch_room(self.hash, |line| prefetch.line(line))
+        }
     }
 }
 
