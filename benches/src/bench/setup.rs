@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use atalho_engine::conntrack::{ConnTable, Epochs};
+use atalho_engine::pipeline::BATCH;
 use atalho_engine::tables::Tables;
 use atalho_worker::{EXPIRY_SLOTS_PER_TURN, Expiry};
 use serde::Serialize;
@@ -179,7 +180,7 @@ impl SetupBench {
         let now_s = self.now_s;
         let (most, ended) = (Cell::new(self.slots_per_turn), Cell::new(0));
         let ns = worker.pass(tables, now_s, || {
-            let budget = expiry.take_due(now_s);
+            let budget = expiry.take_due(now_s, BATCH);
             if budget > 0 {
                 let expired = table.expire(&mut expiry.scan, budget, now_s, &tables.settings.timeouts, epochs);
                 most.set(most.get().max(expired.scanned));

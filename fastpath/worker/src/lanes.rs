@@ -335,9 +335,9 @@ impl<P: Port> Lanes<P> {
         (asked, ended)
     }
 
-    /// Looks at the next slots that are due; returns how many connections ended.
-    pub fn expire(&mut self, tables: &Tables, now_s: u32) -> u64 {
-        let budget = self.expiry.take_due(now_s);
+    /// Looks at the next slots that are due in a turn of so many packets; returns how many connections ended.
+    pub fn expire(&mut self, tables: &Tables, now_s: u32, packets: usize) -> u64 {
+        let budget = self.expiry.take_due(now_s, packets);
         if budget == 0 {
             return 0;
         }

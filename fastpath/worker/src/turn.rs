@@ -179,7 +179,7 @@ impl<P: Port> Worker<P> {
         if std::mem::take(&mut lanes.has_punted) {
             (self.ring_slow_path)();
         }
-        let expired = lanes.expire(tables, now_s);
+        let expired = lanes.expire(tables, now_s, packets);
 
         let words = &self.stats.words;
         store(&words.generation, tables.generation);
