@@ -58,15 +58,14 @@ impl<'t> Ahead<'t> {
             Next::Slot(hash) => match tables.services.find(hash, &self.packet.vip_key()) {
                 Some(vip) => {
                     self.known.vip = Some(vip);
-                    prefetch((&raw const *vip).cast());
-                    prefetch((&raw const vip.outside).cast());
+                    lines_of(vip, &prefetch);
                     Next::Vip(vip)
                 }
                 None => Next::Nothing,
             },
             Next::Vip(vip) => match self.backends(tables, vip) {
                 Some(backends) => {
-                    prefetch((&raw const *backends).cast());
+                    lines_of(backends, &prefetch);
                     Next::Backends(backends)
                 }
                 None => Next::Nothing,
@@ -80,7 +79,7 @@ impl<'t> Ahead<'t> {
             },
             Next::Choice(backends, place) => {
                 if let Some(endpoint) = backends.endpoints.get(usize::from(backends.lookup[place])) {
-                    prefetch((&raw const *endpoint).cast());
+                    lines_of(endpoint, &prefetch);
                 }
                 Next::Nothing
             }
@@ -96,4 +95,12 @@ impl<'t> Ahead<'t> {
         }
         Some(&side_of(tables, self.known.port?, vip, self.packet.key.src).backends)
     }
+}
+
+/// Names the lines in which something of at most two begins and ends.
+#[inline]
+fn lines_of<T>(object: &T, prefetch: impl Fn(*const u8)) {
+    let start = (&raw const *object).cast::<u8>();
+    prefetch(start);
+    prefetch(start.wrapping_add(size_of::<T>() - 1));
 }
