@@ -17,10 +17,13 @@
 #pragma once
 #include "counters.h"
 #include "layout.h"
+#include "parse.h"
 
 #define FREE_PER_ENTRY 2
 /* Of a pod's entries, one in so many is not for its streams. */
 #define BESIDE_STREAMS 4
+/* No shorter is a full segment of a stream, nor what the kernel has joined of several (RFC 9293 section 3.7.1). */
+#define STREAM_BYTES (ETH_BYTES + 576)
 /* In front of every segment of a GSO packet: Ethernet, IPv6, TCP with timestamps. */
 #define HEADERS_BYTES (ETH_BYTES + 40 + 32)
 
@@ -71,7 +74,7 @@ INLINE __u32 entries_left(const struct share *share, __u32 taken)
 }
 
 /* Whether a pod's packet may enter the queue, and if so, books it. */
-INLINE bool may_enter(struct __sk_buff *skb, __u32 queue, __u32 port)
+INLINE bool may_enter(struct __sk_buff *skb, const struct packet *packet, __u32 queue, __u32 port)
 {
     struct pressure *p = bpf_map_lookup_elem(&pressures, &queue);
     if (!is_fair || !p)
@@ -96,8 +99,7 @@ INLINE bool may_enter(struct __sk_buff *skb, __u32 queue, __u32 port)
     __u32 taken = READ_ONCE(p->taken);
     __u32 own = entries_left(share, taken) + entries;
     __u32 room = waiting < ring ? ring - waiting : 0;
-    /* What the kernel has joined is of a stream. */
-    if (skb->gso_segs > 1)
+    if (packet->own.protocol == PROTO_TCP && skb->len >= STREAM_BYTES)
         room -= room / BESIDE_STREAMS;
     if (own * FREE_PER_ENTRY > room)
         return false;

@@ -181,7 +181,7 @@ int pod_ingress(struct __sk_buff *skb)
     if (bpf_check_mtu(skb, f1_ifindex, &mtu_len, 0, MTU_OF_SEGMENTS))
         return drop_of_pod(C_POD_TOO_BIG, skb);
     __u32 queue = queue_of(&p);
-    if (!may_enter(skb, queue, ifindex))
+    if (!may_enter(skb, &p, queue, ifindex))
         return drop_of_pod(C_POD_POLICED, skb);
     return into_funnel(skb, queue, ifindex, C_POD_CLAIM);
 }

@@ -55,7 +55,8 @@ fn a_pods_datagrams_pass_beside_its_own_full_streams() {
         let (requests, failed) = (sum(|outcome| outcome.requests), sum(|outcome| outcome.failed));
         println!("{failed} of {requests} datagrams failed");
         asked += requests;
-        assert_eq!((failed, sum(|outcome| outcome.wrong)), (0, 0), "{of_datagrams:?}");
+        let status = session.daemon().unwrap().status().unwrap();
+        assert_eq!((failed, sum(|outcome| outcome.wrong)), (0, 0), "{status:?} {of_datagrams:?}");
     }
     let status = session.daemon().unwrap().settled_status().unwrap();
     println!("{asked} datagrams answered; {:?}", status.pod_drops);

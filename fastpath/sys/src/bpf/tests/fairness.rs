@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use atalho_layout::{KernelCounter, pressure};
 
-use super::frames::{Frame, UDP};
-use super::lab::{Lab, Pod, counted, run_tcx, run_tcx_joined, sh, skipped};
+use super::frames::{Frame, TCP, UDP};
+use super::lab::{Lab, Pod, counted, run_tcx, sh, skipped};
 use crate::bpf::Kernel;
 use crate::mmap::SharedArray;
 
@@ -41,14 +41,22 @@ impl Worker {
 /// A packet of a pod to somewhere far away. All pods' are in one queue: the hash that chooses it is symmetric, so what both
 /// addresses have in common does not count.
 pub(super) fn frame_of(pod: &Pod) -> Vec<u8> {
+    frame_by(pod, UDP)
+}
+
+fn frame_by(pod: &Pod, protocol: u8) -> Vec<u8> {
     let [.., last] = pod.record.addr4;
     let own = Ipv4Addr::from(pod.record.addr4).to_string();
-    Frame::ports(&own, &format!("198.51.100.{last}"), UDP, 4000, 9).with_mac(pod.record.host_mac).bytes()
+    Frame::ports(&own, &format!("198.51.100.{last}"), protocol, 4000, 9).with_mac(pod.record.host_mac).bytes()
 }
 
 /// How many of `count` packets of a pod enter the funnel.
 fn enter(kernel: &Kernel, pod: &Pod, count: u32, payload: usize) -> u32 {
-    let mut frame = frame_of(pod);
+    enter_by(kernel, pod, UDP, count, payload)
+}
+
+fn enter_by(kernel: &Kernel, pod: &Pod, protocol: u8, count: u32, payload: usize) -> u32 {
+    let mut frame = frame_by(pod, protocol);
     frame.resize(frame.len() + payload, 0);
     (0..count).map(|_| u32::from(run_tcx(kernel, "pod_ingress", pod.ifindex, &frame).0 == REDIRECT)).sum()
 }
@@ -153,12 +161,12 @@ fn streams_leave_room_for_their_pods_other_packets() {
     let [pod, _] = silent_pods(&mut lab, &mut kernel);
     let worker = Worker::new(&kernel, RING);
     worker.look(0, 0);
-    let frame = frame_of(&pod);
-    let joined_enters = || run_tcx_joined(&kernel, "pod_ingress", pod.ifindex, 8, &frame).0 == REDIRECT;
-    let entries: u32 = (0..1000).map(|_| 8 * u32::from(joined_enters())).sum();
-    assert!((RING / 4..RING / 4 + RING / 8).contains(&entries), "{entries} of {RING}");
-    // What streams leave is for the others, and not for streams.
-    let others = enter(&kernel, &pod, 1000, 0);
-    assert!((RING / 32..RING / 8).contains(&others), "{others} beside {entries}");
-    assert!(!joined_enters());
+    let segments = enter_by(&kernel, &pod, TCP, 4000, 1400);
+    assert!((RING / 4..RING / 4 + RING / 8).contains(&segments), "{segments} of {RING}");
+    // What streams leave is for the others, be they datagrams or what asks for a connection, and not for streams.
+    let datagrams = enter(&kernel, &pod, 20, 1400);
+    let others = enter_by(&kernel, &pod, TCP, 1000, 0);
+    assert_eq!(datagrams, 20);
+    assert!((RING / 64..RING / 8).contains(&others), "{others} beside {segments}");
+    assert_eq!(enter_by(&kernel, &pod, TCP, 1, 1400), 0);
 }

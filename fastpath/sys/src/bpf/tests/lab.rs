@@ -190,21 +190,8 @@ pub(super) fn run_xdp(kernel: &Kernel, program: &str, frame: &[u8]) -> u32 {
 
 /// Runs a tcx program on a frame that came in by an interface; returns its action and the frame after.
 pub(super) fn run_tcx(kernel: &Kernel, program: &str, ifindex: u32, frame: &[u8]) -> (i32, Vec<u8>) {
-    run_tcx_joined(kernel, program, ifindex, 0, frame)
-}
-
-/// The same with a frame that the kernel says to have joined of so many segments; 0: of none.
-pub(super) fn run_tcx_joined(
-    kernel: &Kernel,
-    program: &str,
-    ifindex: u32,
-    segments: u32,
-    frame: &[u8],
-) -> (i32, Vec<u8>) {
-    // struct __sk_buff
     let mut context = [0u8; 192];
-    context[40..44].copy_from_slice(&ifindex.to_ne_bytes()); // ifindex
-    context[164..168].copy_from_slice(&segments.to_ne_bytes()); // gso_segs
+    context[40..44].copy_from_slice(&ifindex.to_ne_bytes()); // struct __sk_buff, ifindex
     let mut out = vec![0u8; frame.len()];
     let options = TestRunOptions {
         data_in: Some(frame),
