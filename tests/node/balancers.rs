@@ -33,7 +33,7 @@ fn address(service: u8, family: Family) -> IpAddr {
 /// A Service with a load balancer's addresses, and pod-2 and remote-1 behind it.
 fn objects(service: u8, spec: &str) -> String {
     let [v4, v6] = Family::BOTH.map(|family| address(service, family));
-    let [cluster4, cluster6] = Family::BOTH.map(|family| paths::cluster_ip(service.into(), family));
+    let [cluster4, cluster6] = Family::BOTH.map(|family| paths::cluster_ip(service, family));
     let mut text = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: lb-{service}}}\n\
          spec: {{type: LoadBalancer, clusterIPs: [{cluster4}, \"{cluster6}\"], {spec}\
