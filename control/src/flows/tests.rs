@@ -13,7 +13,9 @@ use crate::status::tests::collector;
 /// The VIP of default/web:http is 10.96.0.10:80; the pod of the collector's snapshot sends to it.
 fn with_flows(count: u16) -> Collector {
     let mut collector = collector();
-    collector.table = atalho_engine::conntrack::ConnTable::in_memory(16_384, &[7; atalho_layout::SECRET_WORDS]);
+    // Keys that differ in a port only must not meet in one bucket.
+    let secret = std::array::from_fn(|n| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * n as u64 + 3));
+    collector.table = atalho_engine::conntrack::ConnTable::in_memory(16_384, &secret);
     let mut tables = Tables::clone(&collector.snapshot.load());
     let route = Route { backends: Arc::default(), masquerade: false, drop_without_backend: false };
     let vip = atalho_engine::service::Vip::new("default/web:http".into(), VipKind::ClusterIP, route.clone(), route);
