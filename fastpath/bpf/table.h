@@ -1,7 +1,7 @@
 /* Reading the connection table. The programs never write it: workers do, and what they wrote is the truth of both tiers.
  *
- * A key hashes to two buckets of 16 slots. A bucket's 16 tags of two bytes stand in one line; only a slot whose tag fits
- * is read. Publication: a worker writes the entry, then its phase `Live` with a new sequence in `ctl`, then the tag. We
+ * A key hashes to two buckets of 32 slots. A bucket's 32 tags of two bytes are one line; only a slot whose tag fits
+ * is read, and the second bucket only where the first has no such entry. Publication: a worker writes the entry, then its phase `Live` with a new sequence in `ctl`, then the tag. We
  * read `ctl` before and after the key: the same word twice, Live both times, means that the key was that of a live entry
  * in between, because a slot is not reused before a kernel grace period. Plain loads are enough for that on x86, which
  * reads in order; other machines need load-acquire here, which the BPF of today's compilers does not have.
@@ -22,7 +22,7 @@ const volatile __u32 buckets6;
 struct tag_bucket {
     __u64 words[SLOTS_PER_BUCKET * TAG_BYTES / 8];
 };
-_Static_assert(SLOTS_PER_BUCKET == 16 && TAG_BYTES == 2, "the scan below reads four words of four tags");
+_Static_assert(SLOTS_PER_BUCKET == 32 && TAG_BYTES == 2, "the scan below reads eight words of four tags");
 
 #define SHARED_ARRAY(name, value_type, entries)    \
     struct {                                       \
@@ -145,6 +145,10 @@ static __attribute__((noinline)) __u32 scan4(__u32 bucket, __u32 tag, const stru
     SCAN_WORD(1, live4);
     SCAN_WORD(2, live4);
     SCAN_WORD(3, live4);
+    SCAN_WORD(4, live4);
+    SCAN_WORD(5, live4);
+    SCAN_WORD(6, live4);
+    SCAN_WORD(7, live4);
     return 0;
 }
 
@@ -158,6 +162,10 @@ static __attribute__((noinline)) __u32 scan6(__u32 bucket, __u32 tag, const stru
     SCAN_WORD(1, live6);
     SCAN_WORD(2, live6);
     SCAN_WORD(3, live6);
+    SCAN_WORD(4, live6);
+    SCAN_WORD(5, live6);
+    SCAN_WORD(6, live6);
+    SCAN_WORD(7, live6);
     return 0;
 }
 

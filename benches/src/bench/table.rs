@@ -1,7 +1,7 @@
 //! Ratio 6: how near the connection table's look-up comes to what the memory under it gives.
 //!
-//! Look-ups go as the pipeline does them: a batch is hashed and its tags asked for, then its entries, then all are
-//! found. The keys are those of both directions of live connections, drawn at random. Beside it the limit: random lines
+//! Look-ups go as the straight way does them: from a key's words, as they stand in a frame. A batch is hashed and the tags of its
+//! first buckets asked for, then its entries or the tags of second buckets, then all are found and their translations read. The keys are those of both directions of live connections, drawn at random. Beside it the limit: random lines
 //! of the same entries' memory, 32 prefetches in flight, one word of each read. Both are CPU time of one thread over as
 //! many draws, which are made outside the timed part, and the two take turns.
 //!
@@ -13,8 +13,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use atalho_engine::conntrack::{ConnTable, Epochs, Geometry, InsertError, Probe};
-use atalho_engine::flow::FlowKey;
+use atalho_engine::conntrack::{ConnTable, Epochs, Family as _, Geometry, InsertError, V4};
 use atalho_engine::pipeline::BATCH;
 use atalho_layout::flow4;
 use atalho_sys::prefetch;
@@ -100,6 +99,8 @@ impl fmt::Display for TableFigures {
     }
 }
 
+type Key = <V4 as atalho_engine::conntrack::Family>::Key;
+
 /// A full table, and what is drawn of it.
 struct TableBench {
     table: ConnTable,
@@ -108,7 +109,7 @@ struct TableBench {
     /// The connections that live.
     live: Vec<u32>,
     random: Draw,
-    keys: Vec<FlowKey>,
+    keys: Vec<Key>,
     lines: Vec<u32>,
 }
 
@@ -171,7 +172,8 @@ impl TableBench {
         keys.extend((0..DRAWS).map(|_| {
             let number = live[random.below(live.len() as u32) as usize];
             let connection = connection(Family::V4, number);
-            if random.below(2) == 0 { connection.original.key } else { connection.reply.key }
+            let key = if random.below(2) == 0 { connection.original.key } else { connection.reply.key };
+            V4::key(&key).unwrap_or_default()
         }));
         let slots = (self.entries4.len() / flow4::WORDS) as u32;
         lines.clear();
@@ -184,29 +186,32 @@ impl TableBench {
     /// One was not found.
     #[inline(never)]
     fn look_up(&self) -> Result<u64> {
-        let table = &self.table;
-        let mut probes: [(Option<Probe>, Option<u32>); BATCH] = [(None, None); BATCH];
+        let (table, half) = (&self.table, V4::half(&self.table));
+        let (mut looks, mut unseen) = ([(0, None); BATCH], [0; BATCH]);
         let (mut found, mut sum) = (0, 0_u32);
         let began_ns = cpu::of_this_thread_ns();
         for keys in self.keys.chunks(BATCH) {
-            let probes = &mut probes[..keys.len()];
-            for ((probe, _), key) in probes.iter_mut().zip(keys) {
-                *probe = table.probe(key);
-                if let Some(probe) = probe {
-                    table.prefetch_tags(probe, prefetch::line);
-                }
+            for ((hash, _), key) in looks.iter_mut().zip(keys) {
+                *hash = table.hash::<V4>(key);
+                half.prefetch_first_tags(*hash, prefetch::line);
             }
-            for (probe, slot) in &mut *probes {
-                *slot = probe.as_ref().and_then(|probe| table.look(probe, prefetch::line));
+            let mut unseen_count = 0;
+            for (at, (hash, slot)) in looks.iter_mut().enumerate().take(keys.len()) {
+                *slot = half.look(*hash, prefetch::line);
+                unseen[unseen_count % BATCH] = at;
+                unseen_count += usize::from(slot.is_none());
             }
-            for (probe, slot) in &*probes {
-                let Some(probe) = probe else { continue };
+            for at in &unseen[..unseen_count] {
+                let (hash, slot) = &mut looks[*at];
+                *slot = half.look_on(*hash, prefetch::line);
+            }
+            for ((hash, slot), key) in looks.iter().zip(keys) {
                 // Two keys of a pair of buckets may have the same tag.
-                let there = slot.and_then(|slot| table.find_at(probe, slot)).or_else(|| table.find_probe(probe));
-                if let Some(flow) = there {
-                    found += 1;
-                    sum = sum.wrapping_add(flow.next_hop ^ flow.peer);
-                }
+                let Some(hit) = slot.and_then(|slot| half.hit(slot, key)).or_else(|| half.find(*hash, key)) else {
+                    continue;
+                };
+                found += 1;
+                sum = hit.new.iter().fold(sum ^ hit.next_hop ^ hit.peer, |sum, word| sum.wrapping_add(*word));
             }
         }
         black_box(sum);
@@ -242,7 +247,7 @@ mod tests {
         let mut bench = TableBench::new(2000).unwrap();
         let figures = bench.measure(1).unwrap();
         assert!(figures.look_up_ns.median > 0.0 && figures.line_ns.median > 0.0 && figures.entries > 3960);
-        bench.keys[0] = connection(Family::V4, 2000).original.key;
+        bench.keys[0] = V4::key(&connection(Family::V4, 2000).original.key).unwrap();
         assert!(bench.look_up().unwrap_err().to_string().contains("4095 of 4096"));
     }
 }

@@ -1,7 +1,8 @@
 //! The connection table: one, shared by all workers, control and the kernel programs, fixed in size.
 //!
-//! One entry per direction. A key has two buckets of 16 slots and goes into the emptier one; tags of 16 bits stand in
-//! an array of their own that stays in the cache, so that a look-up costs one line of memory ([`find`](ConnTable::find)).
+//! One entry per direction. A key has two buckets of 32 slots and goes into the first while that has much room, then into the
+//! emptier one. Tags of 16 bits stand in an array of their own, one line a bucket, which stays in the cache longest: a look-up
+//! nearly always reads one line of tags and one of memory ([`find`](ConnTable::find)).
 //! An answer may arrive at another worker than the request, therefore no part of the table belongs to a worker, and
 //! nothing here locks:
 //!
@@ -52,7 +53,8 @@ use atalho_layout::SECRET_WORDS;
 
 use self::counts::Counts;
 use self::find::ProbeKey;
-pub(crate) use self::half::{Half, Room};
+pub use self::half::Half;
+pub(crate) use self::half::Room;
 use self::insert::Placed;
 pub(crate) use self::side::Mirrored;
 use self::side::Side;
@@ -61,9 +63,8 @@ use crate::tables::{Settings, Timeouts};
 
 pub use epochs::Epochs;
 pub use expire::{Expired, ExpiryScan};
-pub(crate) use family::{Family, V4, V6};
-pub(crate) use find::Hit;
-pub use find::Probe;
+pub use family::{Family, V4, V6};
+pub use find::{Hit, Probe};
 pub use follow::{Followed, Segment};
 pub use insert::{InsertError, Inserted};
 pub use memory::{Geometry, TableMemory};
@@ -183,7 +184,7 @@ impl ConnTable {
     }
 
     #[inline]
-    pub(crate) fn hash<F: Family>(&self, key: &F::Key) -> u32 {
+    pub fn hash<F: Family>(&self, key: &F::Key) -> u32 {
         F::hash(&self.secret, key)
     }
 

@@ -177,11 +177,27 @@ impl<P: Prefetch> Engine<P> {
     /// Step 2, first half: tags. Entries are all on their way before the first is read.
     fn look(&mut self, batch: &mut [Slot<'_>]) {
         let EngineParts { table, prefetch, .. } = &self.parts;
-        for ((slot, head), work) in batch.iter_mut().zip(&mut self.heads).zip(&mut self.works) {
+        let (mut unseen, mut unseen_count) = ([0; BATCH], 0);
+        for (at, (head, work)) in self.heads.iter_mut().zip(&self.works).enumerate().take(batch.len()) {
             if head.is_long() {
                 work.prefetch_entry(table, *prefetch);
-            } else if !head.look(table, *prefetch) {
-                work.miss(head, slot, table, *prefetch);
+            } else {
+                unseen[unseen_count % BATCH] = at;
+                unseen_count += usize::from(!head.look(table, *prefetch));
+            }
+        }
+        if unseen_count > 0 {
+            self.look_on(batch, &unseen[..unseen_count]);
+        }
+    }
+
+    /// The tags of second buckets, for packets whose first one had none that fit.
+    #[inline(never)]
+    fn look_on(&mut self, batch: &mut [Slot<'_>], unseen: &[usize]) {
+        let EngineParts { table, prefetch, .. } = &self.parts;
+        for at in unseen {
+            if !self.heads[*at].look_on(table, *prefetch) {
+                self.works[*at].miss(&mut self.heads[*at], &mut batch[*at], table, *prefetch);
             }
         }
     }

@@ -3,8 +3,8 @@
 //! Every field is one 32-bit word. Addresses and ports keep network byte order in memory: word `src` holds the
 //! four address bytes as they stand in the packet, word `ports` the source port's two bytes, then the destination's.
 
-/// Entries of one bucket. A key has two buckets and goes into the emptier one.
-pub const SLOTS_PER_BUCKET: usize = 16;
+/// Entries of one bucket, whose tags fill a cache line. A key has two buckets and goes into the first while that has much room.
+pub const SLOTS_PER_BUCKET: usize = 32;
 /// Bytes of one tag. Tags of a bucket stand together in an array of their own; 0 means "slot not visible".
 pub const TAG_BYTES: usize = 2;
 

@@ -28,7 +28,7 @@ pub use pressure::{FUNNEL_QUEUES_MAX, PRESSURE, SHARES_PER_QUEUE};
 pub use tag::{TAG_PREFIX, ifindex_of_tag, tag_mac};
 
 /// Version of everything in this crate. A daemon adopts pinned maps only of the same version.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 #[cfg(target_endian = "big")]
 compile_error!("the shared structures are little-endian; big-endian machines are not supported");

@@ -33,7 +33,7 @@ const _: () = {
 };
 
 /// One family's entries.
-pub(crate) trait Family: Copy + 'static {
+pub trait Family: Copy + 'static {
     const IS_IPV6: bool;
     /// Words of an address.
     const ADDRESS: usize;
@@ -98,11 +98,13 @@ pub(crate) trait Family: Copy + 'static {
     }
 }
 
+/// Entries of 64 bytes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct V4;
+pub struct V4;
 
+/// Entries of 128 bytes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct V6;
+pub struct V6;
 
 impl Family for V4 {
     const IS_IPV6: bool = false;

@@ -1,5 +1,8 @@
-//! Look-up: in one go, or split so that a batch overlaps its misses of the cache: hash all and prefetch the tags, then prefetch the
-//! entries whose tags match, then find. What a packet of a found flow leaves in its entry: `follow.rs`.
+//! Look-up: in one go, or split so that a batch overlaps its misses of the cache: hash all and prefetch the tags of their first
+//! buckets, then prefetch the entries whose tags match, or the tags of the second bucket, then find. What a packet of a
+//! found flow leaves in its entry: `follow.rs`.
+
+use std::hint::select_unpredictable;
 
 use atalho_layout::Phase;
 use atalho_layout::state::{KIND_DNAT, KIND_REPLY, KIND_SERVICE, KIND_SNAT};
@@ -88,40 +91,29 @@ impl ConnTable {
         }
     }
 
-    /// As [`Self::prefetch_entry`], of the first entry that may be it alone, and which slot that is.
-    #[inline]
-    pub fn look(&self, probe: &Probe, prefetch: impl Fn(*const u8)) -> Option<u32> {
-        match &probe.key {
-            ProbeKey::V4(_) => self.v4.look(probe.hash, prefetch),
-            ProbeKey::V6(_) => self.v6.look(probe.hash, prefetch),
-        }
-    }
-
-    /// The live flow with this key, if it is the one in `slot`, where [`Self::look`] saw it. If not, it may still stand elsewhere.
-    #[inline]
-    pub fn find_at(&self, probe: &Probe, slot: u32) -> Option<Flow> {
-        match &probe.key {
-            ProbeKey::V4(key) => self.v4.hit(slot, key)?.flow(),
-            ProbeKey::V6(key) => self.v6.hit(slot, key)?.flow(),
-        }
-    }
-
     /// The live flow with this key.
     #[inline]
     pub fn find_probe(&self, probe: &Probe) -> Option<Flow> {
         match &probe.key {
-            ProbeKey::V4(key) => self.v4.find(probe.hash, key),
-            ProbeKey::V6(key) => self.v6.find(probe.hash, key),
+            ProbeKey::V4(key) => self.v4.find(probe.hash, key)?.flow(),
+            ProbeKey::V6(key) => self.v6.find(probe.hash, key)?.flow(),
         }
     }
 }
 
 impl<F: Family> Half<F> {
     #[inline]
-    pub(crate) fn prefetch_tags(&self, hash: u32, prefetch: impl Fn(*const u8)) {
+    fn prefetch_tags(&self, hash: u32, prefetch: impl Fn(*const u8)) {
         for bucket in self.pair(hash) {
             prefetch(self.tag_words(bucket).as_ptr().cast());
         }
+    }
+
+    /// Names the line of the tags of a hash's first bucket.
+    #[inline]
+    pub fn prefetch_first_tags(&self, hash: u32, prefetch: impl Fn(*const u8)) {
+        let [first, _] = self.pair(hash);
+        prefetch(self.tag_words(first).as_ptr().cast());
     }
 
     #[inline]
@@ -141,22 +133,43 @@ impl<F: Family> Half<F> {
         Some(Room { slot, left })
     }
 
+    /// The live flow with this key, whose hash it is.
     #[inline]
-    pub(super) fn find(&self, hash: u32, key: &F::Key) -> Option<Flow> {
-        self.candidates(hash).find_map(|slot| self.hit(slot, key)?.flow())
+    pub fn find(&self, hash: u32, key: &F::Key) -> Option<Hit<F>> {
+        self.candidates(hash).find_map(|slot| self.hit(slot, key))
     }
 
-    /// Names the line in which the flow of a hash seems to stand, by its tag.
+    /// The slot of the first bucket in which the flow of a hash seems to stand, by its tag, and names its line; if there is
+    /// none, the line of the second bucket's tags, for [`Self::look_on`].
     #[inline]
-    pub(crate) fn look(&self, hash: u32, prefetch: impl Fn(*const u8)) -> Option<u32> {
-        let slot = self.candidates(hash).next()?;
+    pub fn look(&self, hash: u32, prefetch: impl Fn(*const u8)) -> Option<u32> {
+        let [first, second] = self.pair(hash);
+        let (is_seen, slot) = self.seen(first, hash);
+        // Which of the two it is nobody can foretell in a table that is nearly full.
+        let (entry, tags) = (self.entry(slot).as_ptr().cast(), self.tag_words(second).as_ptr().cast());
+        prefetch(select_unpredictable(is_seen, entry, tags));
+        is_seen.then_some(slot)
+    }
+
+    /// The same in the second bucket.
+    #[inline]
+    pub fn look_on(&self, hash: u32, prefetch: impl Fn(*const u8)) -> Option<u32> {
+        let [_, second] = self.pair(hash);
+        let (is_seen, slot) = self.seen(second, hash);
         prefetch(self.entry(slot).as_ptr().cast());
-        Some(slot)
+        is_seen.then_some(slot)
+    }
+
+    /// Whether a bucket has a tag of this hash, and the first slot that has; else any slot of it.
+    #[inline(always)]
+    fn seen(&self, bucket: u32, hash: u32) -> (bool, u32) {
+        let lanes = self.fitting(bucket, hash);
+        (lanes != 0, bucket * SLOTS as u32 + lanes.trailing_zeros() % SLOTS as u32)
     }
 
     /// The live entry in `slot`, if it is this key's.
     #[inline]
-    pub(crate) fn hit(&self, slot: u32, key: &F::Key) -> Option<Hit<F>> {
+    pub fn hit(&self, slot: u32, key: &F::Key) -> Option<Hit<F>> {
         let entry = self.entry(slot);
         let ctl = entry[CTL].load(Ordering::Acquire);
         if Phase::of(ctl) != Phase::Live || !Self::holds_key(entry, key) {
@@ -188,7 +201,7 @@ impl<F: Family> Half<F> {
 
 /// An entry as it was read, in words.
 #[derive(Clone, Copy)]
-pub(crate) struct Hit<F: Family> {
+pub struct Hit<F: Family> {
     pub slot: u32,
     ctl: u32,
     /// The translation: source, destination and ports of a key.
@@ -225,7 +238,7 @@ impl<F: Family> Hit<F> {
 
 /// The slots of a bucket that stand as bits in `lanes`.
 #[inline]
-pub(super) fn slots_of(bucket: u32, mut lanes: u16) -> impl Iterator<Item = u32> {
+pub(super) fn slots_of(bucket: u32, mut lanes: u32) -> impl Iterator<Item = u32> {
     std::iter::from_fn(move || {
         if lanes == 0 {
             return None;

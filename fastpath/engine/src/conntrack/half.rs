@@ -21,7 +21,13 @@ use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 const LANES: usize = 4;
 const TAG_WORDS: usize = SLOTS / LANES;
 /// A bit for each slot of a bucket.
-const LANES_ALL: u16 = u16::MAX >> (16 - SLOTS);
+const LANES_ALL: u32 = u32::MAX >> (32 - SLOTS);
+/// Tags that are compared at once, in words.
+const COMPARED_WORDS: usize = 4;
+
+/// A key goes into its first bucket while fewer slots than this are taken there, and then into the emptier one. Late enough
+/// for a look-up to end in the first bucket nearly always, early enough for the second choice to even out the load.
+pub(super) const FIRST_SLOTS: u32 = SLOTS as u32 * 3 / 4;
 
 /// A slot that this thread owns until it publishes or gives it back.
 #[derive(Clone, Copy)]
@@ -41,8 +47,9 @@ pub(crate) struct Room {
     pub left: u32,
 }
 
-pub(crate) struct Half<F: Family> {
-    tags: &'static [AtomicU64],
+/// One family's tags and entries.
+pub struct Half<F: Family> {
+    tags: &'static [[AtomicU64; TAG_WORDS]],
     entries: &'static [F::Entry],
     pub buckets: u32,
     family: PhantomData<F>,
@@ -62,7 +69,8 @@ impl<F: Family> Half<F> {
     pub(super) fn new(tags: &'static [AtomicU64], entries: &'static [AtomicU32], buckets: u32) -> Self {
         assert!(buckets >= 2, "a table has at least two buckets");
         let slots = buckets as usize * SLOTS;
-        Self { tags: &tags[..slots / LANES], entries: &F::entries(entries)[..slots], buckets, family: PhantomData }
+        let tags = &tags.as_chunks().0[..buckets as usize];
+        Self { tags, entries: &F::entries(entries)[..slots], buckets, family: PhantomData }
     }
 
     pub(super) fn slots(&self) -> u32 {
@@ -75,21 +83,25 @@ impl<F: Family> Half<F> {
     }
 
     #[inline]
-    pub(super) fn tag_words(&self, bucket: u32) -> &'static [AtomicU64] {
-        &self.tags[bucket as usize * TAG_WORDS..][..TAG_WORDS]
+    pub(super) fn tag_words(&self, bucket: u32) -> &'static [AtomicU64; TAG_WORDS] {
+        &self.tags[bucket as usize]
     }
 
-    /// The slots of both buckets whose tag is that of the hash.
+    /// The slots of both buckets whose tag is that of the hash. The second bucket is read when the first has no more.
+    #[inline]
+    pub(super) fn candidates(self, hash: u32) -> impl Iterator<Item = u32> {
+        self.pair(hash).into_iter().flat_map(move |bucket| slots_of(bucket, self.fitting(bucket, hash)))
+    }
+
+    /// The slots of one bucket whose tag is that of the hash, as bits.
     #[inline(always)]
-    pub(super) fn candidates(&self, hash: u32) -> Candidates {
-        let (buckets, wanted) = (self.pair(hash), tag(hash));
-        let [first, second] = buckets.map(|bucket| lanes_equal(self.tag_words(bucket), wanted));
-        Candidates { buckets, lanes: u32::from(first) | u32::from(second) << 16 }
+    pub(super) fn fitting(&self, bucket: u32, hash: u32) -> u32 {
+        lanes_equal(self.tag_words(bucket), tag(hash))
     }
 
     /// The slots of a bucket that have a tag, as bits.
     #[inline]
-    pub(super) fn tagged(&self, bucket: u32) -> u16 {
+    pub(super) fn tagged(&self, bucket: u32) -> u32 {
         !lanes_equal(self.tag_words(bucket), 0) & LANES_ALL
     }
 
@@ -99,7 +111,8 @@ impl<F: Family> Half<F> {
     }
 
     fn lane(&self, slot: u32) -> (&'static AtomicU64, u32) {
-        (&self.tags[slot as usize / LANES], slot % LANES as u32 * 16)
+        let (bucket, lane) = (slot as usize / SLOTS, slot as usize % SLOTS);
+        (&self.tags[bucket][lane / LANES], (lane % LANES * 16) as u32)
     }
 
     /// Both buckets of a hash.
@@ -136,19 +149,20 @@ impl<F: Family> Half<F> {
             .or_else(|| self.claim(hash, epochs))
     }
 
-    /// Takes a free slot of the emptier bucket, else of the other one.
+    /// Takes a free slot of the bucket that it should stand in, else of the other one.
     #[inline(never)]
     pub(super) fn claim(&self, hash: u32, epochs: &Epochs) -> Option<Claim> {
         let (count, mut slots) = self.untagged(hash);
         slots.find_map(|slot| self.claim_slot(slot, hash, epochs)).map(|claim| Claim { left: count - 1, ..claim })
     }
 
-    /// The slots without a tag, and how many they are, those of the emptier bucket first. Some are not free yet.
+    /// The slots without a tag, and how many they are, those of the bucket that is to be taken first. Some are not free yet.
     #[inline]
     pub(super) fn untagged(&self, hash: u32) -> (u32, impl Iterator<Item = u32> + use<F>) {
         let [first, second] = self.pair(hash).map(|bucket| (bucket, !self.tagged(bucket) & LANES_ALL));
         let counts = [first, second].map(|(_, lanes)| lanes.count_ones());
-        let order = if counts[0] >= counts[1] { [first, second] } else { [second, first] };
+        let takes_first = counts[0] > SLOTS as u32 - FIRST_SLOTS || counts[0] >= counts[1];
+        let order = if takes_first { [first, second] } else { [second, first] };
         (counts[0] + counts[1], order.into_iter().flat_map(|(bucket, lanes)| slots_of(bucket, lanes)))
     }
 
@@ -221,40 +235,21 @@ impl<F: Family> Half<F> {
     }
 }
 
-/// Slots of two buckets.
-#[derive(Clone, Copy)]
-pub(crate) struct Candidates {
-    buckets: [u32; 2],
-    /// A bit each, those of the second bucket from bit 16 on.
-    lanes: u32,
-}
-
-impl Iterator for Candidates {
-    type Item = u32;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<u32> {
-        if self.lanes == 0 {
-            return None;
-        }
-        let bit = self.lanes.trailing_zeros();
-        self.lanes &= self.lanes - 1;
-        let bucket = if bit < 16 { self.buckets[0] } else { self.buckets[1] };
-        Some(bucket * SLOTS as u32 + bit % 16)
-    }
-}
-
-/// Which tags of a bucket equal `wanted`, as bits: all at once, in two vectors. (In 64-bit words it takes four times as
-/// many instructions, and was the dearest part of a look-up.)
+/// Which tags of a bucket equal `wanted`, as bits: in vectors. (In 64-bit words it takes four times as many instructions,
+/// and was the dearest part of a look-up.)
 #[inline(always)]
-fn lanes_equal(words: &[AtomicU64], wanted: u16) -> u16 {
-    let mut tags = [0_u64; 4];
-    for (tags, word) in tags.iter_mut().zip(words) {
-        *tags = word.load(Ordering::Acquire);
-    }
+fn lanes_equal(words: &[AtomicU64; TAG_WORDS], wanted: u16) -> u32 {
     let wanted = u16x8::splat(wanted);
-    let equal = bytemuck::cast::<_, [u16x8; 2]>(tags).map(|tags| tags.simd_eq(wanted));
-    i8x16::from_i16x16_saturate(bytemuck::cast(equal)).to_bitmask() as u16 & LANES_ALL
+    let mut lanes = 0;
+    for (words, shift) in words.chunks(COMPARED_WORDS).zip([0, 16]) {
+        let mut tags = [0_u64; COMPARED_WORDS];
+        for (tags, word) in tags.iter_mut().zip(words) {
+            *tags = word.load(Ordering::Acquire);
+        }
+        let equal = bytemuck::cast::<_, [u16x8; 2]>(tags).map(|tags| tags.simd_eq(wanted));
+        lanes |= i8x16::from_i16x16_saturate(bytemuck::cast(equal)).to_bitmask() << shift;
+    }
+    lanes & LANES_ALL
 }
 
 #[cfg(all(test, not(loom)))]
@@ -266,7 +261,7 @@ mod tests {
         let near = [0, 1, 2, 0x7fff, 0x8000, 0x8001, 0xff00, 0x00ff, 0xffff];
         for wanted in near {
             for other in near.into_iter().filter(|other| *other != wanted) {
-                for lanes in [0, 1, 0x8000, 0xffff, 0x1234, 0xfedc] {
+                for lanes in [0, 1, 0x8000_0000, u32::MAX, 0x1234_5678, 0xfedc_0001] {
                     let tags: [u16; SLOTS] =
                         std::array::from_fn(|lane| if lanes >> lane & 1 == 1 { wanted } else { other });
                     let words = bytemuck::cast::<_, [u64; TAG_WORDS]>(tags).map(AtomicU64::new);

@@ -95,7 +95,7 @@ fn insert(table: Table, epochs: &Epochs, new: &NewConnection) -> Result<Inserted
 
 fn find(table: Table, key: &FlowKey) -> Option<super::Flow> {
     let words = V4::key(key)?;
-    table.find(V4::hash(&SECRET, &words), &words)
+    table.find(V4::hash(&SECRET, &words), &words)?.flow()
 }
 
 fn check(table: Table) -> TableCheck {

@@ -71,16 +71,29 @@ impl Head {
         let Some(head) = F::head(slot.frame) else { return Self::LONG };
         let is_tcp = F::is_tcp(head);
         let hash = table.hash::<F>(&F::key_words(head));
-        F::half(table).prefetch_tags(hash, |line| prefetch.line(line));
+        F::half(table).prefetch_first_tags(hash, |line| prefetch.line(line));
         Self { hash, entry: 0, end, way, is_tcp }
     }
 
-    /// Step 2, first half: the entry on its way, if there seems to be one. If not, [`Self::leave`] has to follow.
+    /// Step 2, first half: the entry on its way, if there seems to be one in the first bucket. If not, the tags of the second
+    /// one, for [`Self::look_on`].
     #[inline(always)]
     pub(super) fn look(&mut self, table: &ConnTable, prefetch: impl Prefetch) -> bool {
         let entry = match self.way {
             Way::V4 => V4::half(table).look(self.hash, |line| prefetch.line(line)),
             Way::V6 => V6::half(table).look(self.hash, |line| prefetch.line(line)),
+            Way::Long => None,
+        };
+        self.entry = entry.unwrap_or_default();
+        entry.is_some()
+    }
+
+    /// The same in the second bucket, where the first had none. If there is none either, [`Self::leave`] has to follow.
+    #[inline(always)]
+    pub(super) fn look_on(&mut self, table: &ConnTable, prefetch: impl Prefetch) -> bool {
+        let entry = match self.way {
+            Way::V4 => V4::half(table).look_on(self.hash, |line| prefetch.line(line)),
+            Way::V6 => V6::half(table).look_on(self.hash, |line| prefetch.line(line)),
             Way::Long => None,
         };
         if let Some(entry) = entry {

@@ -60,7 +60,7 @@ fn with_a_known_secret_all_meet_in_one_pair_of_buckets() {
             table.insert(0, &epochs, &new, 1).is_ok()
         })
         .count();
-    assert!(inserted <= 32, "{inserted} of {TUPLES} found room");
+    assert!(inserted <= 64, "{inserted} of {TUPLES} found room");
 }
 
 #[test]
@@ -75,10 +75,10 @@ fn with_a_secret_that_nobody_knows_they_spread_as_any_others() {
             table.v4.pair(hash).into_iter().for_each(|bucket| *buckets.entry(bucket).or_default() += 1);
             *tags.entry(tag(hash)).or_default() += 1;
         }
-        // 200,000 places in 37,663 buckets, 5.3 each; of Poisson's distribution the most full one has about 20.
+        // 200,000 places in 18,619 buckets, 10.7 each; of Poisson's distribution the most full one has about 28.
         let (fullest, used) = (buckets.values().max().unwrap(), buckets.len());
-        assert!(*fullest < 40, "{fullest} in one bucket of {used}, seed {seed:#x}");
-        assert!(used > 30_000, "{used} buckets, seed {seed:#x}");
+        assert!(*fullest < 48, "{fullest} in one bucket of {used}, seed {seed:#x}");
+        assert!(used > 18_000, "{used} buckets, seed {seed:#x}");
         assert!(tags.len() > 40_000, "{} tags, seed {seed:#x}", tags.len());
     }
 }

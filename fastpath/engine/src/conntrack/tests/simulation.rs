@@ -1,9 +1,10 @@
-//! Which buckets? A simulation with the table's own hash, which chose two buckets of 16 slots and the design load.
+//! Which buckets? A simulation with the table's own hash, which chose two buckets of 32 slots and the design load.
 //! Run it with `--nocapture` to see the table.
 
 use atalho_layout::{SECRET_WORDS, bucket_pair, flow_words_v4, hash};
 
 use super::super::family::SLOTS;
+use super::super::half::FIRST_SLOTS;
 use super::super::memory::LOAD_PERCENT;
 
 /// Slots of the simulated table.
@@ -29,6 +30,8 @@ impl SplitMix {
 enum Scheme {
     OneBucket,
     EmptierOfTwo,
+    /// What the table does.
+    FirstWithRoom,
 }
 
 /// Hashes of the two directions of many connections as a node sees them: some clients, each counting through its ports,
@@ -52,52 +55,67 @@ fn hashes(count: usize, seed: u64) -> Vec<u32> {
     hashes
 }
 
-/// Percentage of inserts that find their buckets full, on the way to a table loaded with `load_percent`.
-fn lost_percent(scheme: Scheme, slots: usize, load_percent: usize) -> f64 {
-    (0..SECRETS).map(|seed| lost_percent_once(scheme, slots, load_percent, seed)).sum::<f64>() / SECRETS as f64
+/// How the inserts went on the way to a table of some load, in percent.
+struct Way {
+    /// Their buckets were full.
+    lost: f64,
+    /// They stand in their first bucket.
+    first: f64,
 }
 
-fn lost_percent_once(scheme: Scheme, slots: usize, load_percent: usize, seed: u64) -> f64 {
+fn fill(scheme: Scheme, slots: usize, load_percent: usize) -> Way {
+    let ways: Vec<Way> = (0..SECRETS).map(|seed| fill_once(scheme, slots, load_percent, seed)).collect();
+    let mean = |of: fn(&Way) -> f64| ways.iter().map(of).sum::<f64>() / SECRETS as f64;
+    Way { lost: mean(|way| way.lost), first: mean(|way| way.first) }
+}
+
+fn fill_once(scheme: Scheme, slots: usize, load_percent: usize, seed: u64) -> Way {
     let buckets = (TABLE_SLOTS / slots) as u32;
     let mut used = vec![0usize; buckets as usize];
     let keys = hashes(TABLE_SLOTS * load_percent / 100, seed);
-    let mut lost = 0;
+    let (mut lost, mut in_first) = (0, 0);
     for hash in &keys {
         let (first, second) = bucket_pair(*hash, buckets);
         let (first, second) = (first as usize, second as usize);
         let bucket = match scheme {
             Scheme::OneBucket => first,
-            Scheme::EmptierOfTwo if used[second] < used[first] => second,
-            Scheme::EmptierOfTwo => first,
+            Scheme::FirstWithRoom if used[first] < FIRST_SLOTS as usize => first,
+            Scheme::EmptierOfTwo | Scheme::FirstWithRoom if used[second] < used[first] => second,
+            Scheme::EmptierOfTwo | Scheme::FirstWithRoom => first,
         };
         if used[bucket] == slots {
             lost += 1;
         } else {
             used[bucket] += 1;
+            in_first += u32::from(bucket == first);
         }
     }
-    100.0 * f64::from(lost) / keys.len() as f64
+    let percent = |count: u32| 100.0 * f64::from(count) / keys.len() as f64;
+    Way { lost: percent(lost), first: percent(in_first) }
 }
 
 #[test]
-fn two_buckets_of_sixteen_lose_no_insert_where_the_alternatives_do() {
+fn two_buckets_of_thirty_two_lose_no_insert_and_nearly_all_find_room_in_the_first() {
     let loads = [48, 70, 85, LOAD_PERCENT];
-    println!("lost inserts, percent, at load {loads:?} %");
+    println!("lost inserts, and those in their first bucket, percent, at load {loads:?} %");
     let row = |name, scheme, slots| {
-        let lost = loads.map(|load| lost_percent(scheme, slots, load));
-        println!("{name:<24} {lost:>8.4?}");
-        lost
+        let ways = loads.map(|load| fill(scheme, slots, load));
+        let lost = ways.each_ref().map(|way| way.lost);
+        println!("{name:<24} {lost:>8.4?} {:>8.1?}", ways.each_ref().map(|way| way.first));
+        ways
     };
-    let one_8 = row("one bucket of 8", Scheme::OneBucket, 8);
     let one_16 = row("one bucket of 16", Scheme::OneBucket, 16);
-    let two_8 = row("emptier of two, 8", Scheme::EmptierOfTwo, 8);
-    let two_16 = row("emptier of two, 16", Scheme::EmptierOfTwo, SLOTS);
+    let one_32 = row("one bucket of 32", Scheme::OneBucket, 32);
+    let emptier_16 = row("emptier of two, 16", Scheme::EmptierOfTwo, 16);
+    let emptier_32 = row("emptier of two, 32", Scheme::EmptierOfTwo, 32);
+    let ours = row("first with room, 32", Scheme::FirstWithRoom, SLOTS);
 
-    assert_eq!(two_16[0] + two_16[1], 0.0, "none at 0.48 and 0.70");
-    assert!(two_16[2] < 0.2, "{} % at 0.85", two_16[2]);
-    assert!(two_16[3] < 0.02, "{} % at the design load", two_16[3]);
-    for (name, other) in [("one bucket of 8", one_8), ("one bucket of 16", one_16)] {
-        assert!(other[1] > two_16[1] && other[2] > 1.0, "{name} was expected to lose more: {other:?}");
+    assert_eq!(ours[0].lost + ours[1].lost + ours[2].lost, 0.0, "none at 0.48, 0.70 and 0.85");
+    assert!(ours[3].lost < 0.001, "{} % at the design load", ours[3].lost);
+    assert!(ours[1].first > 90.0 && ours[3].first > 85.0, "{} and {} %", ours[1].first, ours[3].first);
+    assert!(emptier_32[3].first < 75.0, "the emptier one was expected to be the second more often");
+    for (name, other) in [("one bucket of 16", one_16), ("one bucket of 32", one_32)] {
+        assert!(other[2].lost > 1.0, "{name} was expected to lose more: {}", other[2].lost);
     }
-    assert!(two_8[2] > two_16[2] && two_8[3] > two_16[3], "8 slots were expected to lose more: {two_8:?}");
+    assert!(emptier_16[3].lost > ours[3].lost, "16 slots were expected to lose more: {}", emptier_16[3].lost);
 }
