@@ -36,7 +36,7 @@ pub(super) struct Claim {
     /// `CTL` with the phase taken out.
     sequence: u32,
     hash: u32,
-    /// Slots of the pair of buckets that have no tag beside this one.
+    /// Slots of the pair of buckets that have no tag beside this one; of the first bucket alone while it has much room.
     pub left: u32,
 }
 
@@ -156,14 +156,23 @@ impl<F: Family> Half<F> {
         slots.find_map(|slot| self.claim_slot(slot, hash, epochs)).map(|claim| Claim { left: count - 1, ..claim })
     }
 
-    /// The slots without a tag, and how many they are, those of the bucket that is to be taken first. Some are not free yet.
+    /// The slots without a tag, those of the bucket that is to be taken first, and how many they are. Some are not free yet.
+    /// While the first bucket has much room the second is not read, and not counted.
     #[inline]
     pub(super) fn untagged(&self, hash: u32) -> (u32, impl Iterator<Item = u32> + use<F>) {
-        let [first, second] = self.pair(hash).map(|bucket| (bucket, !self.tagged(bucket) & LANES_ALL));
-        let counts = [first, second].map(|(_, lanes)| lanes.count_ones());
-        let takes_first = counts[0] > SLOTS as u32 - FIRST_SLOTS || counts[0] >= counts[1];
-        let order = if takes_first { [first, second] } else { [second, first] };
-        (counts[0] + counts[1], order.into_iter().flat_map(|(bucket, lanes)| slots_of(bucket, lanes)))
+        let half = *self;
+        let free = move |bucket| !half.tagged(bucket) & LANES_ALL;
+        let [first, second] = self.pair(hash);
+        let of_first = free(first);
+        let (mut count, mut bucket, mut lanes, mut other) = (of_first.count_ones(), first, of_first, second);
+        if count <= SLOTS as u32 - FIRST_SLOTS {
+            let of_second = free(second);
+            if of_second.count_ones() > count {
+                (bucket, lanes, other) = (second, of_second, first);
+            }
+            count += of_second.count_ones();
+        }
+        (count, slots_of(bucket, lanes).chain([other].into_iter().flat_map(move |other| slots_of(other, free(other)))))
     }
 
     #[inline]
