@@ -13,7 +13,7 @@ use super::FlowRef;
 use super::epochs::Epochs;
 use super::family::{CTL, Family, SLOTS, STATE, TICK};
 use super::find::slots_of;
-use super::half::Half;
+use super::half::{FIRST_SLOTS, Half};
 use super::insert::Placed;
 use super::state::Evictable;
 use crate::atomic::Ordering;

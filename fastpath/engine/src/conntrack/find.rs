@@ -91,6 +91,15 @@ impl ConnTable {
         }
     }
 
+    /// The live flow with this key, if it is the one in `slot`. If not, it may still stand elsewhere.
+    #[inline]
+    pub fn find_at(&self, probe: &Probe, slot: u32) -> Option<Flow> {
+        match &probe.key {
+            ProbeKey::V4(key) => self.v4.hit(slot, key)?.flow(),
+            ProbeKey::V6(key) => self.v6.hit(slot, key)?.flow(),
+        }
+    }
+
     /// The live flow with this key.
     #[inline]
     pub fn find_probe(&self, probe: &Probe) -> Option<Flow> {
