@@ -32,7 +32,7 @@ const TIME_TO_LIVE: u8 = 64;
 
 /// Frames that the kernel sends on at once.
 const BATCH: u32 = 64;
-/// Frames of one call. A quarter of a worker's receive ring: a burst of it finds room.
+/// Frames of one call. An eighth of a worker's receive ring: a burst of it finds room.
 const BURST: u32 = 512;
 
 /// Of the traffic beside probes.
