@@ -50,7 +50,7 @@ fn every_packet_is_counted_as_the_kernel_counts_it() {
     assert_all_paths_work(&mut session, 4.0);
     let after = counts(&session);
     let grown = |count: fn(&Counts) -> u64| count(&after) - count(&before);
-    assert!(grown(|c| c.received) > 10_000);
+    assert!(grown(|c| c.received) > 1000, "hardly any traffic: {}", grown(|c| c.received));
     // In: what the kernel programs handed over is what the workers received, none lost between.
     assert_eq!(grown(|c| c.received), grown(|c| c.uplink_claim + c.funnel_claim));
     // The funnel carries nothing else, in either direction.
