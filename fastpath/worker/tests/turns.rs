@@ -3,8 +3,8 @@
 mod common;
 
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use atalho_engine::handoff::{Handoff, Task};
@@ -261,25 +261,33 @@ fn no_wake_up_is_lost() {
     running.end(&bench);
 }
 
-/// A port that notes how many frames there were to send at each flush.
-struct NotingPort {
+/// A port that notes how many frames there were to send at each flush, and loses the first ones: it takes them and neither
+/// sends nor gives them back.
+struct OddPort {
     inner: MemoryPort,
+    to_lose: u32,
     queued: usize,
-    flushed: std::rc::Rc<std::cell::RefCell<Vec<usize>>>,
+    flushed: Flushed,
 }
 
-impl Port for NotingPort {
+type Flushed = Arc<Mutex<Vec<usize>>>;
+
+impl Port for OddPort {
     fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Frame>, max: usize) -> usize {
         self.inner.receive(pool, into, max)
     }
 
     fn transmit(&mut self, pool: &mut FramePool, frame: Frame) -> Result<(), (Frame, DropReason)> {
+        if self.to_lose > 0 {
+            self.to_lose -= 1;
+            return Ok(());
+        }
         self.queued += 1;
         self.inner.transmit(pool, frame)
     }
 
     fn flush(&mut self, _: u64) {
-        self.flushed.borrow_mut().push(std::mem::take(&mut self.queued));
+        self.flushed.lock().unwrap().push(std::mem::take(&mut self.queued));
     }
 
     fn reclaim(&mut self, pool: &mut FramePool, now_ms: u64) {
@@ -313,9 +321,9 @@ impl Port for NotingPort {
 
 #[test]
 fn a_busy_turn_rings_each_port_once_for_four_batches_and_what_comes_alone_goes_alone() {
-    let flushed: std::rc::Rc<std::cell::RefCell<Vec<usize>>> = std::rc::Rc::default();
+    let flushed = Flushed::default();
     let (mut worker, bench) =
-        bench_with(16, Spin::Always, |inner| NotingPort { inner, queued: 0, flushed: flushed.clone() });
+        bench_with(16, Spin::Always, |inner| OddPort { inner, to_lose: 0, queued: 0, flushed: flushed.clone() });
     for n in 0..300 {
         assert!(bench.uplink.send(&from_uplink(POD_A_IP, 1000 + n % 8)));
     }
@@ -324,68 +332,16 @@ fn a_busy_turn_rings_each_port_once_for_four_batches_and_what_comes_alone_goes_a
     let turns = [(257, [1, 256]), (44, [0, 44]), (0, [0, 0])];
     for (packets, sent) in turns {
         assert_eq!(worker.turn(), packets);
-        assert_eq!(flushed.take(), sent);
+        assert_eq!(std::mem::take(&mut *flushed.lock().unwrap()), sent);
     }
     assert_even(&bench);
     worker.frame_books().check().unwrap();
 }
 
-/// A port that loses a frame now and then: it takes it and neither sends nor gives it back.
-struct LossyPort {
-    inner: MemoryPort,
-    lost: u32,
-}
-
-impl Port for LossyPort {
-    fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Frame>, max: usize) -> usize {
-        self.inner.receive(pool, into, max)
-    }
-
-    fn transmit(&mut self, pool: &mut FramePool, frame: Frame) -> Result<(), (Frame, DropReason)> {
-        if self.lost < 1 {
-            self.lost += 1;
-            drop(frame);
-            return Ok(());
-        }
-        self.inner.transmit(pool, frame)
-    }
-
-    fn flush(&mut self, now_ms: u64) {
-        self.inner.flush(now_ms);
-    }
-
-    fn reclaim(&mut self, pool: &mut FramePool, now_ms: u64) {
-        self.inner.reclaim(pool, now_ms);
-    }
-
-    fn refill(&mut self, pool: &mut FramePool) {
-        self.inner.refill(pool);
-    }
-
-    fn waiting(&self) -> u32 {
-        self.inner.waiting()
-    }
-
-    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.wake_fd()
-    }
-
-    fn add_to_books(&self, books: &mut FrameBooks) {
-        self.inner.add_to_books(books);
-    }
-
-    fn state(&self) -> PortState {
-        self.inner.state()
-    }
-
-    fn refused_by_kernel(&self) -> u64 {
-        0
-    }
-}
-
 #[test]
 fn a_frame_lost_on_purpose_is_noticed() {
-    let (worker, bench) = bench_with(16, Spin::Micros(0), |inner| LossyPort { inner, lost: 0 });
+    let (worker, bench) =
+        bench_with(16, Spin::Micros(0), |inner| OddPort { inner, to_lose: 1, queued: 0, flushed: Flushed::default() });
     let stop = Arc::new(AtomicBool::new(false));
     let thread = worker.spawn(stop.clone()).unwrap();
     eventually("a first report", || bench.stats.sleeps() > 0);
