@@ -1,0 +1,88 @@
+//! EndpointSlices in force, each tied to its Service, and what they say of an endpoint together.
+
+use std::net::IpAddr;
+
+use super::{Condition, Fault, Key, Model, ServiceName, ServicePort, Slice, SlicePort, Source, Stored, api, intern_in};
+
+/// The API server's own Service.
+const API_SERVER: &str = "default/kubernetes";
+
+/// Whether an endpoint of a Service is still one; the worst comes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointState {
+    Ready,
+    /// Serving and terminating: its flows run on.
+    Terminating,
+    NotReady,
+    /// No slice has it.
+    Gone,
+}
+
+impl Model {
+    pub(super) fn put_slice(&mut self, key: &Key, slice: &api::EndpointSlice, source: &Source) -> Result<(), Fault> {
+        let names = &mut self.names;
+        let (mut slice, faults) = Slice::new(slice, &mut |text: &str| intern_in(names, text))?;
+        self.leave_out(key, faults, source);
+        let old = self.slices.get(key);
+        if slice.service.as_deref() == Some(API_SERVER) && slice.endpoints.is_empty() {
+            // An API server that is going away empties its own slice; who forgot it could never hear of its return.
+            slice.endpoints = old.map(|old| old.object.endpoints.clone()).unwrap_or_default();
+        }
+        if old.is_none_or(|old| old.object != slice) {
+            let service = slice.service.clone();
+            if let Some(old) = self.slices.remove(key) {
+                self.untie(key, old.object.service);
+            }
+            if let Some(service) = service {
+                self.slices_of.entry(service.clone()).or_default().insert(key.clone());
+                self.touch_service(service);
+            }
+        }
+        self.slices.insert(key.clone(), Stored { object: slice, source: source.clone() });
+        Ok(())
+    }
+
+    pub(super) fn untie(&mut self, slice: &Key, service: Option<ServiceName>) {
+        let Some(service) = service else { return };
+        if let Some(slices) = self.slices_of.get_mut(&service) {
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.slices_of.remove(&service);
+            }
+        }
+        self.touch_service(service);
+    }
+
+    /// The slices of a Service, by name.
+    pub fn slices_of(&self, service: &str) -> impl Iterator<Item = (&Key, &Slice)> {
+        let keys = self.slices_of.get(service).into_iter().flatten();
+        keys.filter_map(|key| Some((key, &self.slices.get(key)?.object)))
+    }
+
+    /// Endpoints of all slices in force; one that serves several ports counts once.
+    pub fn endpoint_count(&self) -> usize {
+        self.slices.values().map(|stored| stored.object.endpoints.len()).sum()
+    }
+
+    /// What has become of an endpoint. `service`: as in the tables, `namespace/name:port`.
+    pub fn endpoint_state(&self, service: &str, address: IpAddr, port: u16) -> EndpointState {
+        let Some((name, port_label)) = service.rsplit_once(':') else { return EndpointState::Gone };
+        let Some(stored) = self.services.get(name) else { return EndpointState::Gone };
+        let is_labelled = |p: &&ServicePort| p.label("").strip_prefix(':') == Some(port_label);
+        let Some(service_port) = stored.object.ports.iter().find(is_labelled) else { return EndpointState::Gone };
+        let mut best = None;
+        for (_, slice) in self.slices_of(name) {
+            let serves =
+                |p: &SlicePort| p.name == service_port.name && p.protocol == service_port.protocol && p.port == port;
+            if slice.ports.iter().any(serves) {
+                best = best.max(slice.endpoints.iter().filter(|e| e.address == address).map(|e| e.condition).max());
+            }
+        }
+        match best {
+            Some(Condition::Ready) => EndpointState::Ready,
+            Some(Condition::Terminating) => EndpointState::Terminating,
+            Some(Condition::NotReady) => EndpointState::NotReady,
+            None => EndpointState::Gone,
+        }
+    }
+}
