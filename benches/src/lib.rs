@@ -6,5 +6,6 @@
 
 pub mod apiserver;
 pub mod bench;
+pub mod kube_proxy;
 pub mod lab;
 pub mod traffic;

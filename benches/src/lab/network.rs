@@ -27,7 +27,7 @@ impl Network {
         remove(&plan.prefix);
         let network = Self { plan: plan.clone() };
         fs::create_dir_all(plan.folder()).with_context(|| format!("cannot create {}", plan.folder().display()))?;
-        network.mount_bpffs()?;
+        mount_bpffs(plan)?;
         for namespace in plan.namespaces() {
             run("ip", ["netns", "add", &namespace])?;
             set_sysctls(&namespace, namespace == plan.far() || namespace == plan.node() && plan.forwarding)?;
@@ -42,13 +42,6 @@ impl Network {
 
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// A BPF file system of the lab's own, outside /sys: `ip netns exec` hides what is mounted below that.
-    fn mount_bpffs(&self) -> Result<()> {
-        let at = self.plan.bpffs();
-        fs::create_dir_all(&at).with_context(|| format!("cannot create {}", at.display()))?;
-        run("mount", ["-t", "bpf", "bpf", &at.to_string_lossy()]).map(drop)
     }
 
     fn connect_uplink(&self) -> Result<()> {
@@ -127,6 +120,13 @@ impl Network {
     }
 }
 
+/// A BPF file system of the lab's own, outside /sys: `ip netns exec` hides what is mounted below that.
+pub fn mount_bpffs(plan: &Plan) -> Result<()> {
+    let at = plan.bpffs();
+    fs::create_dir_all(&at).with_context(|| format!("cannot create {}", at.display()))?;
+    run("mount", ["-t", "bpf", "bpf", &at.to_string_lossy()]).map(drop)
+}
+
 /// MAC address of an interface.
 pub fn mac(namespace: &str, interface: &str) -> Result<String> {
     let shown = run("ip", ["-n", namespace, "-json", "link", "show", "dev", interface])?;
@@ -190,7 +190,7 @@ fn belongs_to(namespace: &str, prefix: &str) -> bool {
 }
 
 /// No router advertisements, no waiting for duplicate addresses, no reverse path filter inherited from the machine.
-fn set_sysctls(namespace: &str, forwarding: bool) -> Result<()> {
+pub fn set_sysctls(namespace: &str, forwarding: bool) -> Result<()> {
     let forwarding = u8::from(forwarding);
     let mut settings =
         vec![format!("net.ipv4.ip_forward={forwarding}"), format!("net.ipv6.conf.all.forwarding={forwarding}")];
