@@ -9,8 +9,9 @@ use atalho_engine::snat::ports_left;
 use atalho_engine::verdict::{DropReason, PuntReason};
 
 use crate::report::{SlowPathReport, WorkerReport};
-use crate::shared::{Published, Times, bucket_bound_s};
+use crate::shared::{FEED, Published, Times, bucket_bound_s};
 use crate::status::Collector;
+use crate::supervise::Supervised;
 
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -112,6 +113,18 @@ pub fn page(collector: &Collector) -> String {
     page.single("atalho_endpoints", "gauge", "Endpoints in the tables.", shared.endpoints);
     page.single("atalho_refused_objects", "gauge", "Objects that are refused.", shared.refusals.len());
     page.single("atalho_watches_failing", "gauge", "Watches of the API server that fail.", shared.troubles.len());
+    page.single(
+        "atalho_change_queue_longest",
+        "gauge",
+        "Most messages of the watches that have waited at once to be taken in.",
+        shared.feed_longest,
+    );
+    page.single("atalho_change_queue_max", "gauge", "Messages for which that queue has room.", FEED);
+    let restarts = "atalho_control_restarts_total";
+    page.head(restarts, "counter", "Parts of control that were begun anew after they had panicked or failed.");
+    for what in Supervised::ALL {
+        page.line(restarts, &[("part", what.name())], shared.restarts.get(&what).copied().unwrap_or_default());
+    }
     page.single(
         "atalho_neighbours_unresolved",
         "gauge",

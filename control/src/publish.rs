@@ -46,9 +46,14 @@ const RETRY: Duration = Duration::from_secs(1);
 const AGE: Duration = Duration::from_secs(60);
 
 /// What the loop takes in.
-pub struct Inputs {
+pub struct Inputs<'a> {
     pub feed: mpsc::Receiver<Feed>,
     pub picture: latest::Receiver<Picture>,
+    pub asks: &'a mut Asks,
+}
+
+/// What others ask of the loop; it outlives a loop that panics.
+pub struct Asks {
     pub neighbours: mpsc::Receiver<IpAddr>,
     pub questions: mpsc::Receiver<Question>,
 }
@@ -57,6 +62,7 @@ pub struct Inputs {
 pub type Question = Box<dyn FnOnce(Result<&View<'_>, String>) + Send>;
 
 /// What the loop works on, handed over by whoever starts it.
+#[derive(Clone)]
 pub struct Parts {
     pub config: Config,
     pub node: String,
@@ -141,13 +147,14 @@ impl Publisher {
     }
 
     /// Runs until the source of changes is gone.
-    pub async fn run(mut self, mut inputs: Inputs) {
+    pub async fn run(mut self, mut inputs: Inputs<'_>) {
         loop {
             let due = self.due();
             let sleep = tokio::time::sleep_until(due.unwrap_or(self.age_at).into());
             tokio::select! {
                 feed = inputs.feed.recv() => {
                     let Some(feed) = feed else { return };
+                    self.note_waiting(1 + inputs.feed.len());
                     self.take(feed);
                     while let Ok(feed) = inputs.feed.try_recv() {
                         self.take(feed);
@@ -160,16 +167,16 @@ impl Publisher {
                     let picture = inputs.picture.borrow_and_update().clone();
                     self.look_at(picture).await;
                 }
-                Some(address) = inputs.neighbours.recv() => {
+                Some(address) = inputs.asks.neighbours.recv() => {
                     let mut new = self.asked.ask(address, Instant::now());
-                    while let Ok(address) = inputs.neighbours.try_recv() {
+                    while let Ok(address) = inputs.asks.neighbours.try_recv() {
                         new |= self.asked.ask(address, Instant::now());
                     }
                     if new {
                         self.sync_neighbours().await;
                     }
                 }
-                Some(question) = inputs.questions.recv() => self.answer(question),
+                Some(question) = inputs.asks.questions.recv() => self.answer(question),
                 () = sleep => {}
             }
             self.act(Instant::now()).await;

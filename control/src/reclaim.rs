@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use atalho_engine::conntrack::Epochs;
 use atalho_engine::handoff::WorkerQueues;
 
+use crate::shared::Shared;
+use crate::supervise::{Supervised, keep_thread};
+
 /// Pause between two looks for removed slots.
 const LOOK: Duration = Duration::from_millis(100);
 /// First pause while a worker is in a batch; it doubles up to [`LOOK`].
@@ -22,18 +25,17 @@ pub fn start(
     epochs: Arc<Epochs>,
     queues: Vec<Arc<WorkerQueues>>,
     mut kernel_grace: Box<dyn FnMut() -> Result<(), String> + Send>,
+    shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("reclaim".into()).spawn(move || {
-        while !stop.load(Ordering::Relaxed) {
-            if !epochs.waits() {
-                std::thread::sleep(LOOK);
-                continue;
+        keep_thread(Supervised::Reclaim, shared, &stop, || {
+            while !stop.load(Ordering::Relaxed) {
+                if !epochs.waits() || !round(&epochs, &queues, &mut *kernel_grace, &stop) {
+                    std::thread::sleep(LOOK);
+                }
             }
-            if !round(&epochs, &queues, &mut *kernel_grace, &stop) {
-                std::thread::sleep(LOOK);
-            }
-        }
+        });
     })
 }
 
@@ -115,7 +117,7 @@ mod tests {
             counted.fetch_add(1, Ordering::SeqCst);
             Ok(())
         });
-        let thread = start(epochs.clone(), queues.clone(), grace, stop.clone()).unwrap();
+        let thread = start(epochs.clone(), queues.clone(), grace, Arc::default(), stop.clone()).unwrap();
         std::thread::sleep(Duration::from_millis(250));
         assert_eq!(graces.load(Ordering::SeqCst), 0);
         assert!(epochs.waits());

@@ -2,13 +2,17 @@
 //! One lock that control's own thread takes for moments; no worker ever sees it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Kind, Refusal};
+use crate::supervise::Supervised;
 
+/// Messages of the watches that wait for the publisher at most; then the watches wait.
+pub const FEED: usize = 1024;
 /// Samples of which percentiles are made.
 const SAMPLES: usize = 1024;
 /// Upper bounds of a histogram's buckets, seconds: 1 ms doubled fourteen times, as kube-proxy has them.
@@ -132,6 +136,15 @@ pub enum Part {
     Manifests,
     Http,
     HealthChecks,
+    /// What panicked or failed as a whole and was made anew.
+    Supervised,
+}
+
+/// A resource whose watch fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub text: String,
+    pub since: SystemTime,
 }
 
 /// What is published, and what keeps us from better.
@@ -147,8 +160,12 @@ pub struct Published {
     pub endpoints: u64,
     pub refusals: Vec<Refusal>,
     /// Watches that fail, by resource.
-    pub troubles: BTreeMap<Kind, String>,
+    pub troubles: BTreeMap<Kind, Trouble>,
     pub faults: BTreeMap<Part, Vec<String>>,
+    /// Since when each of these parts has had something to complain about.
+    pub faults_since: BTreeMap<Part, SystemTime>,
+    /// How often a part of control was made anew.
+    pub restarts: BTreeMap<Supervised, u64>,
     /// Next hops whose neighbour is not resolved.
     pub unresolved: Vec<String>,
     pub change_to_published: Times,
@@ -165,6 +182,8 @@ pub struct Published {
     /// From the last-change-trigger-time of an EndpointSlice until workers could use it.
     pub network_programming: Times,
     pub last_publication: Option<SystemTime>,
+    /// Most messages of the watches that waited at once for the publisher; there is room for [`FEED`].
+    pub feed_longest: usize,
     /// Changes are waiting to be published since then.
     pub waiting_since: Option<Instant>,
     pub flows_ended: u64,
@@ -180,6 +199,7 @@ impl Published {
     pub fn set_faults(&mut self, part: Part, faults: Vec<String>) {
         if faults.is_empty() {
             self.faults.remove(&part);
+            self.faults_since.remove(&part);
             return;
         }
         if self.faults.get(&part) != Some(&faults) {
@@ -188,6 +208,28 @@ impl Published {
             }
         }
         self.faults.insert(part, faults);
+        self.faults_since.entry(part).or_insert_with(SystemTime::now);
+    }
+
+    /// Notes that a watch fails. `true`: that is news.
+    pub fn set_trouble(&mut self, kind: Kind, text: String) -> bool {
+        let trouble = Trouble { text, since: SystemTime::now() };
+        match self.troubles.entry(kind) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(trouble);
+                true
+            }
+            Entry::Occupied(mut before) => {
+                let news = before.get().text != trouble.text;
+                before.get_mut().text = trouble.text;
+                news
+            }
+        }
+    }
+
+    /// Since when a watch or a part has failed; `None` if none does.
+    pub fn failing_since(&self) -> Option<SystemTime> {
+        self.troubles.values().map(|trouble| trouble.since).chain(self.faults_since.values().copied()).min()
     }
 
     pub fn state(&self) -> &'static str {
@@ -200,7 +242,8 @@ impl Published {
 
     /// What is wrong with the API server; `None` if nothing is.
     pub fn api(&self) -> Option<String> {
-        (!self.troubles.is_empty()).then(|| self.troubles.values().cloned().collect::<Vec<_>>().join("; "))
+        (!self.troubles.is_empty())
+            .then(|| self.troubles.values().map(|trouble| trouble.text.as_str()).collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -245,12 +288,19 @@ mod tests {
         assert_eq!(published.state(), "starting");
         published.ready = true;
         assert_eq!(published.state(), "ready");
-        published.troubles.insert(Kind::Pod, "pods: 403".into());
+        assert_eq!(published.failing_since(), None);
+        assert!(published.set_trouble(Kind::Pod, "pods: 403".into()));
         assert_eq!((published.state(), published.api().as_deref()), ("degraded", Some("pods: 403")));
+        let since = published.failing_since();
+        assert!(since.is_some_and(|since| since <= SystemTime::now()));
+        assert!(!published.set_trouble(Kind::Pod, "pods: 403".into()));
+        assert!(published.set_trouble(Kind::Pod, "pods: 401".into()));
+        assert_eq!((published.failing_since(), published.api().as_deref()), (since, Some("pods: 401")));
         published.troubles.clear();
         published.set_faults(Part::Routes, vec!["x".into()]);
         assert_eq!(published.state(), "degraded");
+        assert!(published.failing_since() > since);
         published.set_faults(Part::Routes, Vec::new());
-        assert_eq!(published.state(), "ready");
+        assert_eq!((published.state(), published.failing_since()), ("ready", None));
     }
 }

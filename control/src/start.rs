@@ -1,9 +1,10 @@
 //! Starts control: a thread with a runtime of its own, in which everything asynchronous lives, and a thread that waits
-//! for grace periods. What cannot work at all is told before this returns; what may come right is a fault in `status`.
+//! for grace periods. What cannot work at all is told before this returns; what may come right is a fault in `status`, and
+//! what panics is made anew (`supervise.rs`).
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -14,26 +15,25 @@ use atalho_engine::conntrack::{ConnTable, Epochs};
 use atalho_engine::handoff::WorkerQueues;
 use atalho_engine::next_hops::NextHops;
 use atalho_engine::tables::Tables;
+use futures::FutureExt;
 use tokio::sync::{mpsc, watch as latest};
 
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::health_checks::Answers;
 use crate::http::{self, Service};
-use crate::manifests::{Manifests, Watch};
-use crate::node::{Prepared, follow};
-use crate::publish::{Inputs, Parts, Publisher};
+use crate::node::Prepared;
+use crate::programming::Programming;
+use crate::publish::{Asks, Parts, Question};
 use crate::report::{SlowPathReport, WorkerReport};
-use crate::shared::{Part, Shared};
+use crate::shared::Shared;
 use crate::status::{Collector, RATES_OVER, Rates};
-use crate::watch::{self, Feed, KINDS};
-use crate::{events, health_checks, reclaim, server};
+use crate::supervise::{Supervised, keep};
+use crate::{health_checks, reclaim, server};
 
-/// Changes that the loop has not taken yet; the watches wait then.
-const FEED: usize = 1024;
 /// Questions that wait for an answer.
 const QUESTIONS: usize = 64;
-/// Neighbour requests that wait; more are asked for again by the next packet.
+/// Neighbour requests that wait; more are asks for again by the next packet.
 const NEIGHBOUR_REQUESTS: usize = 1024;
 /// The runtime is given so long to end.
 const END_WITHIN: Duration = Duration::from_millis(300);
@@ -103,10 +103,16 @@ impl Control {
         let (end, ended) = latest::channel(false);
         let listener = server::listen(&options.config.node.run_dir, &options.node_name).map_err(ControlError)?;
 
-        let reclaim =
-            reclaim::start(options.epochs.clone(), options.queues.clone(), options.kernel_grace, stop.clone())
-                .map_err(|error| ControlError(format!("starting the thread that reclaims slots: {error}")))?;
-        let (ask, asked) = mpsc::channel(NEIGHBOUR_REQUESTS);
+        let reclaim = reclaim::start(
+            options.epochs.clone(),
+            options.queues.clone(),
+            options.kernel_grace,
+            shared.clone(),
+            stop.clone(),
+        )
+        .map_err(|error| ControlError(format!("starting the thread that reclaims slots: {error}")))?;
+        let (ask, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
+        let (ask_model, questions) = mpsc::channel(QUESTIONS);
         bridge(options.neighbour_requests, ask)
             .map_err(|error| ControlError(format!("starting the thread that takes neighbour requests: {error}")))?;
 
@@ -126,27 +132,30 @@ impl Control {
         let (tell_health_checks, health_checks) = latest::channel(Arc::default());
         let run = Run {
             addresses: addresses(&options.config),
-            parts: Parts {
-                config: options.config,
-                node: options.node_name,
-                snapshot: options.snapshot,
-                next_hops: options.next_hops,
-                table: options.table,
-                epochs: options.epochs,
-                queues: options.queues,
-                wake: options.wake,
-                published: options.published,
-                dataplane,
-                shared: shared.clone(),
-                health_checks: tell_health_checks,
-                f1: options.prepared.f1.ifindex,
+            programming: Programming {
+                parts: Parts {
+                    config: options.config,
+                    node: options.node_name,
+                    snapshot: options.snapshot,
+                    next_hops: options.next_hops,
+                    table: options.table,
+                    epochs: options.epochs,
+                    queues: options.queues,
+                    wake: options.wake,
+                    published: options.published,
+                    dataplane,
+                    shared: shared.clone(),
+                    health_checks: tell_health_checks,
+                    f1: options.prepared.f1.ifindex,
+                },
+                source: options.source,
+                prepared: options.prepared,
+                asks: Arc::new(tokio::sync::Mutex::new(Asks { neighbours, questions })),
             },
             health_checks,
-            source: options.source,
-            prepared: options.prepared,
             collector,
             listener,
-            asked,
+            questions: ask_model,
         };
 
         let (say, said) = std::sync::mpsc::channel();
@@ -222,13 +231,11 @@ fn bridge(from: crossbeam::channel::Receiver<IpAddr>, to: mpsc::Sender<IpAddr>) 
 /// What the thread of control takes with it.
 struct Run {
     addresses: Vec<(Service, std::net::SocketAddr)>,
-    parts: Parts,
-    source: Source,
-    prepared: Prepared,
-    collector: Arc<Collector>,
+    programming: Programming,
     health_checks: latest::Receiver<Arc<Answers>>,
+    collector: Arc<Collector>,
     listener: std::os::unix::net::UnixListener,
-    asked: mpsc::Receiver<IpAddr>,
+    questions: mpsc::Sender<Question>,
 }
 
 impl Run {
@@ -252,80 +259,50 @@ impl Run {
         runtime.shutdown_timeout(END_WITHIN);
     }
 
+    /// Starts every part. What cannot work at all is told now; what stops working later is made anew.
     async fn spawn(self) -> Result<(), String> {
-        let (feed, changes) = mpsc::channel(FEED);
-        let (show, picture) = latest::channel(follow::Picture::default());
-        let (questions, asked) = mpsc::channel(QUESTIONS);
-        let shared = self.parts.shared.clone();
-
-        match &self.source {
-            Source::Api { kubeconfig } => {
-                let server = watch::server(kubeconfig.as_deref()).await?;
-                watch::start(&server, &self.parts.node, &feed);
-                tokio::spawn(events::tell(server.client, self.parts.node.clone(), shared.clone()));
+        let Self { programming, collector, .. } = self;
+        let shared = collector.shared.clone();
+        let mut first = Some(programming.begin().await?);
+        let programming = Arc::new(programming);
+        tokio::spawn(keep(Supervised::Programming, shared.clone(), move || {
+            let (first, programming) = (first.take(), programming.clone());
+            async move {
+                match first {
+                    Some(life) => life.run().await,
+                    None => programming.begin().await?.run().await,
+                }
             }
-            Source::Manifests(folder) => start_manifests(folder, feed)?,
-        }
-
-        tokio::spawn(health_checks::serve(self.health_checks, shared.clone()));
-        let publisher = Publisher::new(self.parts)?;
-        tokio::spawn(publisher.run(Inputs { feed: changes, picture, neighbours: self.asked, questions: asked }));
-        tokio::spawn(async move {
-            if let Err(error) = follow::follow(self.prepared, show).await {
-                shared
-                    .lock()
-                    .set_faults(Part::Facts, vec![format!("{error}; the node's network is no longer followed")]);
+        }));
+        let (health_checks, told) = (self.health_checks, shared.clone());
+        tokio::spawn(keep(Supervised::HealthChecks, shared.clone(), move || {
+            let serving = health_checks::serve(health_checks.clone(), told.clone());
+            serving.map(Ok)
+        }));
+        let (listener, questions, asked) = (self.listener, self.questions, collector.clone());
+        tokio::spawn(keep(Supervised::Socket, shared.clone(), move || {
+            let listener = listener.try_clone().map_err(|error| format!("sharing the status socket: {error}"));
+            let (asked, questions) = (asked.clone(), questions.clone());
+            async move {
+                server::serve(listener?, asked, questions).await;
+                Ok(())
             }
-        });
-        tokio::spawn(server::serve(self.listener, self.collector.clone(), questions));
+        }));
         for (service, address) in self.addresses {
-            tokio::spawn(http::serve(service, address, self.collector.clone()));
+            let asked = collector.clone();
+            tokio::spawn(keep(Supervised::Http, shared.clone(), move || {
+                http::serve(service, address, asked.clone()).map(Ok)
+            }));
         }
-        let collector = self.collector;
-        tokio::spawn(async move {
-            loop {
-                collector.rates.sample(&(collector.reports)(), Instant::now());
-                tokio::time::sleep(RATES_OVER).await;
+        tokio::spawn(keep(Supervised::Rates, shared, move || {
+            let collector = collector.clone();
+            async move {
+                loop {
+                    collector.rates.sample(&(collector.reports)(), Instant::now());
+                    tokio::time::sleep(RATES_OVER).await;
+                }
             }
-        });
+        }));
         Ok(())
     }
-}
-
-/// Reads the folder once, so that one that cannot be read is told at once, and follows it from then on.
-fn start_manifests(folder: &Path, feed: mpsc::Sender<Feed>) -> Result<(), String> {
-    // The watch comes first: a change between the two is seen twice, which is harmless, and never missed.
-    let mut watch = Watch::start(folder).map_err(|error| error.to_string())?;
-    let mut manifests = Manifests::new(folder);
-    let mut loaded = Some(manifests.reload().map_err(|error| error.to_string())?);
-    tokio::spawn(async move {
-        let mut listed = false;
-        loop {
-            let mut say = Vec::new();
-            if let Some(loaded) = loaded.take() {
-                say.push(Feed::Changes(loaded.changes));
-                say.push(Feed::Unparsed(loaded.refusals));
-                say.push(Feed::ManifestsFault(Vec::new()));
-            }
-            if !std::mem::replace(&mut listed, true) {
-                say.extend(KINDS.map(Feed::Listed));
-            }
-            for feed_item in say {
-                if feed.send(feed_item).await.is_err() {
-                    return;
-                }
-            }
-            watch.changed().await;
-            match manifests.reload() {
-                Ok(again) => loaded = Some(again),
-                Err(error) => {
-                    let fault = Feed::ManifestsFault(vec![format!("{error}; the objects last read stay in force")]);
-                    if feed.send(fault).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    });
-    Ok(())
 }

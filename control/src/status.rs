@@ -11,6 +11,7 @@ use atalho_engine::conntrack::{ConnTable, Evictable};
 use atalho_engine::tables::{Port, Tables};
 use atalho_engine::verdict::{DropReason, PuntReason};
 use atalho_layout::KERNEL_COUNTERS;
+use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::dataplane::Dataplane;
@@ -69,6 +70,12 @@ pub struct Status {
     /// What is wrong with the API server; null if nothing is.
     pub api: Option<String>,
     pub faults: Vec<String>,
+    /// Since when the API server or a part of ours fails, RFC 3339; null if none does.
+    #[serde(default)]
+    pub failing_since: Option<String>,
+    /// How often parts of control were begun anew after a panic, those that were.
+    #[serde(default)]
+    pub restarts: BTreeMap<String, u64>,
     /// Resources whose first list is not complete.
     pub waiting_for: Vec<String>,
     /// Next hops whose neighbour has not answered.
@@ -232,6 +239,8 @@ impl Collector {
             refused: shared.refusals.clone(),
             api: shared.api(),
             faults,
+            failing_since: shared.failing_since().and_then(|at| Timestamp::try_from(at).ok()).map(seconds_of),
+            restarts: shared.restarts.iter().map(|(what, times)| (what.name().to_owned(), *times)).collect(),
             waiting_for: match shared.ready {
                 true => Vec::new(),
                 false => shared.waiting_for.iter().map(|kind| kind.name().to_owned()).collect(),
@@ -246,6 +255,11 @@ impl Collector {
                 .collect(),
         }
     }
+}
+
+/// RFC 3339, to the second.
+fn seconds_of(at: Timestamp) -> String {
+    format!("{at:.0}")
 }
 
 fn worker_status(report: &WorkerReport, (pps, busy_percent): (u64, f64)) -> WorkerStatus {

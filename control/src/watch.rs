@@ -5,25 +5,30 @@
 //! list that breaks off in the middle deletes nothing. While the server is away or refuses us, the objects last known
 //! stay, and `status` says what is wrong with which resource and what to do.
 
+mod explain;
+mod heard;
 pub mod relist;
+mod server;
 
 use std::fmt::Debug;
-use std::path::Path;
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use kube::api::{ApiResource, DynamicObject, ListParams, WatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch_resource};
-use kube::{Api, Client, Resource};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher as watch_resource;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::model::api::{EndpointSlice, Node, Pod, Service, ServiceCidr};
 use crate::model::{Change, Kind, Object, Refusal};
+use explain::{explain, status_code};
+use heard::Heard;
 use relist::Relist;
+
+pub use server::{Server, server};
 
 /// What a source of objects says.
 #[derive(Debug)]
@@ -42,68 +47,44 @@ pub enum Feed {
     ManifestsFault(Vec<String>),
 }
 
-/// How long after a failure, and after each further one, the API server is asked whether it answers again.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
-
 /// The resources that must be listed before anything is published.
 pub const KINDS: [Kind; 5] = [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::Node, Kind::ServiceCidr];
 
-/// An API server, with the address that messages about it name.
-pub struct Server {
-    pub client: Client,
-    pub url: String,
-}
-
-/// A client from this kubeconfig, or from `$KUBECONFIG`, `~/.kube/config` or the pod that we run in. Connects to nobody
-/// yet. The error is for the start's stderr.
-pub async fn server(kubeconfig: Option<&Path>) -> Result<Server, String> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(|error| {
-                format!("reading the kubeconfig {}: {}; check its path and contents", path.display(), chain(&error))
-            })?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| {
-                format!(
-                    "using the kubeconfig {}: {}; check its context, cluster and user",
-                    path.display(),
-                    chain(&error)
-                )
-            })?
-        }
-        None => kube::Config::infer().await.map_err(|error| {
-            format!(
-                "finding the API server: {}; give --kubeconfig FILE, --manifests DIR, or run in a pod",
-                chain(&error)
-            )
-        })?,
-    };
-    let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-    let client = Client::try_from(config)
-        .map_err(|error| format!("preparing a client of the API server {url}: {}", chain(&error)))?;
-    Ok(Server { client, url })
-}
-
-/// Starts every watch in the current runtime. They end when the receiver of `feed` is gone.
-pub fn start(server: &Server, node: &str, feed: &mpsc::Sender<Feed>) {
+/// Starts every watch among `tasks`. They end when the receiver of `feed` is gone.
+pub fn start(
+    server: &Server,
+    node: &str,
+    feed: &mpsc::Sender<Feed>,
+    tasks: &mut JoinSet<Result<(), String>>,
+) -> Result<(), String> {
     let all = watcher::Config::default();
     let ours = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    follow::<Service>(Kind::Service, server, all.clone(), feed);
-    follow::<EndpointSlice>(Kind::EndpointSlice, server, all.clone(), feed);
-    follow::<Pod>(Kind::Pod, server, ours, feed);
-    follow::<Node>(Kind::Node, server, all.clone(), feed);
-    follow::<ServiceCidr>(Kind::ServiceCidr, server, all, feed);
+    follow::<Service>(Kind::Service, server, all.clone(), feed, tasks)?;
+    follow::<EndpointSlice>(Kind::EndpointSlice, server, all.clone(), feed, tasks)?;
+    follow::<Pod>(Kind::Pod, server, ours, feed, tasks)?;
+    follow::<Node>(Kind::Node, server, all.clone(), feed, tasks)?;
+    follow::<ServiceCidr>(Kind::ServiceCidr, server, all, feed, tasks)
 }
 
-fn follow<K>(kind: Kind, server: &Server, config: watcher::Config, feed: &mpsc::Sender<Feed>)
+fn follow<K>(
+    kind: Kind,
+    server: &Server,
+    config: watcher::Config,
+    feed: &mpsc::Sender<Feed>,
+    tasks: &mut JoinSet<Result<(), String>>,
+) -> Result<(), String>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     Object: From<K>,
 {
-    let watched = watch_resource(Api::<K>::all(server.client.clone()), config).default_backoff();
-    let events = watched.map(|event| event.map(of_any_kind)).boxed();
-    // Only metadata is asked of it, and that is the same for all: one type, compiled once.
-    let probe = Api::<DynamicObject>::all_with(server.client.clone(), &ApiResource::erase::<K>(&()));
-    tokio::spawn(hand_over(kind, server.url.clone(), events, probe, feed.clone()));
+    let (client, heard) = server.client_heard()?;
+    let events = watch_resource(Api::<K>::all(client), config).map(|event| event.map(of_any_kind)).boxed();
+    let (url, feed) = (server.url.clone(), feed.clone());
+    tasks.spawn(async move {
+        hand_over(kind, url, events, heard, feed).await;
+        Ok(())
+    });
+    Ok(())
 }
 
 fn of_any_kind<K>(event: Event<K>) -> Event<Object>
@@ -124,17 +105,18 @@ async fn hand_over(
     kind: Kind,
     url: String,
     mut events: BoxStream<'static, watcher::Result<Event<Object>>>,
-    probe: Api<DynamicObject>,
+    heard: Heard,
     feed: mpsc::Sender<Feed>,
 ) {
     let mut relist = Relist::default();
     let mut listed = false;
     let mut trouble = false;
+    let mut pauses = DefaultBackoff::default();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
-            // A watch that goes on where it stopped says nothing until an object changes: ask whether it works again.
-            () = answers(&probe), if trouble => {
+            // A watch that goes on where it stopped says nothing until an object changes.
+            () = heard.watch_stands(), if trouble => {
                 trouble = false;
                 if feed.send(Feed::Well(kind)).await.is_err() {
                     return;
@@ -143,6 +125,9 @@ async fn hand_over(
             }
         };
         let Some(event) = event else { return };
+        if event.is_ok() {
+            pauses.reset();
+        }
         let works = !matches!(event, Err(_) | Ok(Event::Init));
         if works && std::mem::take(&mut trouble) && feed.send(Feed::Well(kind)).await.is_err() {
             return;
@@ -173,10 +158,12 @@ async fn hand_over(
             }
             Err(error) => {
                 trouble = true;
-                let text = explain(kind, &url, &error);
+                let text = explain(kind, &url, &error, heard.refusal());
+                heard.fails();
                 if feed.send(Feed::Trouble(kind, text)).await.is_err() {
                     return;
                 }
+                heard.pause(pauses.next().unwrap_or_default()).await;
                 continue;
             }
         };
@@ -186,106 +173,5 @@ async fn hand_over(
         if completes && feed.send(Feed::Listed(kind)).await.is_err() {
             return;
         }
-    }
-}
-
-/// Returns once the API server lets us list and watch this resource again.
-async fn answers(api: &Api<DynamicObject>) {
-    loop {
-        tokio::time::sleep(RETRY_AFTER).await;
-        let one = ListParams::default().limit(1);
-        let short = WatchParams::default().timeout(1);
-        if api.list_metadata(&one).await.is_ok() && api.watch_metadata(&short, "0").await.is_ok() {
-            return;
-        }
-    }
-}
-
-/// The resource's name as RBAC spells it.
-fn resource(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Service => "services",
-        Kind::EndpointSlice => "endpointslices.discovery.k8s.io",
-        Kind::Pod => "pods",
-        Kind::Node => "nodes",
-        Kind::ServiceCidr => "servicecidrs.networking.k8s.io",
-    }
-}
-
-fn status_code(error: &watcher::Error) -> Option<u16> {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => match error {
-            kube::Error::Api(status) => Some(status.code),
-            _ => None,
-        },
-        watcher::Error::WatchError(status) => Some(status.code),
-        watcher::Error::NoResourceVersion => None,
-    }
-}
-
-/// What is wrong with a resource's watch, and what to do next.
-fn explain(kind: Kind, url: &str, error: &watcher::Error) -> String {
-    let resource = resource(kind);
-    let why = chain(error);
-    match status_code(error) {
-        Some(401) => format!(
-            "{resource}: the API server {url} does not know us (401 Unauthorized); renew the credentials in the kubeconfig or the service account's token"
-        ),
-        Some(403) => format!(
-            "{resource}: the API server {url} forbids it (403 Forbidden): {why}; grant get, list and watch on {resource} by a ClusterRole"
-        ),
-        Some(410) => format!("{resource}: the watch was too old (410 Gone); listed anew"),
-        Some(code) => {
-            format!("{resource}: the API server {url} answered {code}: {why}; tried again with growing pauses")
-        }
-        None => format!(
-            "{resource}: the API server {url} cannot be reached: {why}; check its address and the network, tried again with growing pauses"
-        ),
-    }
-}
-
-/// An error with everything that caused it, for one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const URL: &str = "https://192.0.2.1:6443";
-
-    fn refused(code: u16) -> watcher::Error {
-        let status = kube::core::Status { code, message: "no".into(), ..Default::default() };
-        watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
-    }
-
-    #[test]
-    fn a_refusal_names_the_resource_and_the_next_step() {
-        assert_eq!(status_code(&refused(403)), Some(403));
-        let text = explain(Kind::EndpointSlice, URL, &refused(403));
-        assert!(text.contains("endpointslices.discovery.k8s.io") && text.contains("ClusterRole"), "{text}");
-        let text = explain(Kind::Pod, URL, &refused(401));
-        assert!(text.contains("pods") && text.contains("credentials"), "{text}");
-        let text = explain(Kind::Pod, URL, &watcher::Error::NoResourceVersion);
-        assert!(text.contains("https://192.0.2.1:6443 cannot be reached"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_kubeconfig_that_is_not_there_is_named() {
-        let error = server(Some(Path::new("/nowhere/kubeconfig"))).await.err().unwrap();
-        assert!(error.contains("/nowhere/kubeconfig"), "{error}");
     }
 }

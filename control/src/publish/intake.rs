@@ -22,8 +22,15 @@ impl Publisher {
         if self.changed.is_none() {
             self.changed = Some(now);
             let mut shared = self.parts.shared.lock();
-            (shared.waiting_since, shared.last_queued) = (Some(now), Some(SystemTime::now()));
+            // One that this loop's predecessor had not published still waits.
+            shared.waiting_since.get_or_insert(now);
+            shared.last_queued = Some(SystemTime::now());
         }
+    }
+
+    pub(super) fn note_waiting(&self, messages: usize) {
+        let mut shared = self.parts.shared.lock();
+        shared.feed_longest = shared.feed_longest.max(messages);
     }
 
     pub(super) fn take(&mut self, feed: Feed) {
@@ -53,11 +60,9 @@ impl Publisher {
                 self.change();
             }
             Feed::Trouble(kind, text) => {
-                let mut shared = self.parts.shared.lock();
-                if shared.troubles.get(&kind) != Some(&text) {
+                if self.parts.shared.lock().set_trouble(kind, text.clone()) {
                     tracing::warn!("{text}");
                 }
-                shared.troubles.insert(kind, text);
             }
             Feed::Well(kind) => {
                 if self.parts.shared.lock().troubles.remove(&kind).is_some() {

@@ -50,11 +50,17 @@ pub(super) fn text_of(status: &Status) -> String {
     if let Some(api) = &status.api {
         let _ = writeln!(s, "  API server: {api}");
     }
+    if let Some(since) = &status.failing_since {
+        let _ = writeln!(s, "  since: {since}");
+    }
     if !status.waiting_for.is_empty() {
         let _ = writeln!(s, "  waiting for the first list of: {}", status.waiting_for.join(", "));
     }
     for fault in &status.faults {
         let _ = writeln!(s, "  fault: {fault}");
+    }
+    for (what, times) in &status.restarts {
+        let _ = writeln!(s, "  begun anew after a panic: {what}, {times} times");
     }
     let _ = writeln!(
         s,

@@ -225,8 +225,9 @@ fn objects_of_a_real_server_become_tables_through_refusal_and_outage() {
 
         // The server goes: the tables stay, the state says why. It comes back with other objects: both are taken up.
         servers.stop_api();
-        until("the outage", || bench.status()["state"] == "degraded");
-        assert!(bench.status()["api"].as_str().unwrap().contains("reached"), "{}", bench.status());
+        until("the outage", || bench.status()["api"].as_str().is_some_and(|text| text.contains("reached")));
+        let status = bench.status();
+        assert!(status["state"] == "degraded" && status["failing_since"].is_string(), "{status}");
         assert_eq!(bench.endpoints(Protocol::Tcp, 80).len(), 2);
         servers.start_api();
         servers.with_client(async |client| put_slice(&client, &["10.244.2.9"]).await);
