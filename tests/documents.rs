@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-const DOCUMENTS: [&str; 3] = ["ARCHITECTURE.md", "README.md", SERVICES];
+const DOCUMENTS: [&str; 4] = ["ARCHITECTURE.md", "README.md", SERVICES, FAULTS];
 const SERVICES: &str = "docs/services.md";
+const FAULTS: &str = "docs/faults.md";
 
 /// A word in backticks that means a path of this repository: it has a slash or ends like a file, and no wildcard,
 /// placeholder or space.
@@ -43,22 +44,24 @@ fn every_path_that_a_document_names_exists() {
 }
 
 #[test]
-fn every_test_that_a_rule_about_services_names_stands_in_its_file() {
+fn every_test_that_a_rule_names_stands_in_its_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let document = fs::read_to_string(root.join(SERVICES)).unwrap();
-    let mut found = 0;
-    for row in document.lines().filter(|line| line.starts_with('|')) {
-        let mut file = String::new();
-        for word in quoted(row.rsplit('|').nth(1).unwrap_or_default()) {
-            if is_path(word) {
-                file = fs::read_to_string(root.join(word)).unwrap_or_else(|error| panic!("{word}: {error}"));
-            } else if !file.is_empty() {
-                assert!(file.contains(&format!("fn {word}()")), "no test {word} where {SERVICES} says");
-                found += 1;
+    for (document, least) in [(SERVICES, 20), (FAULTS, 12)] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let mut found = 0;
+        for row in text.lines().filter(|line| line.starts_with('|')) {
+            let mut file = String::new();
+            for word in quoted(row.rsplit('|').nth(1).unwrap_or_default()) {
+                if is_path(word) {
+                    file = fs::read_to_string(root.join(word)).unwrap_or_else(|error| panic!("{word}: {error}"));
+                } else if !file.is_empty() {
+                    assert!(file.contains(&format!("fn {word}(")), "no test {word} where {document} says");
+                    found += 1;
+                }
             }
         }
+        assert!(found > least, "{found} tests in {document}");
     }
-    assert!(found > 20, "{found} tests");
 }
 
 #[test]

@@ -15,12 +15,15 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config};
 use serde::Deserialize;
 
+use crate::lab::command::run;
 use crate::lab::plan::{Family, Plan, router_address};
 
 /// Port at which it serves, at the router's address.
 pub const PORT: u16 = 6443;
 /// Who may do what: `admin` everything, `stranger` nothing, anybody else is not known.
 const TOKENS: &str = "admin-token,admin,admin,system:masters\nstranger-token,stranger,stranger\n";
+/// A node that may do everything, by a token that can be changed.
+const NODE: &str = "node,node,system:masters\n";
 /// Name under which the lab's fields are owned.
 const FIELD_MANAGER: &str = "atalho-lab";
 
@@ -119,6 +122,28 @@ impl ApiServer {
         }
     }
 
+    /// Starts the server anew with this token for a node, and no other one for it.
+    pub fn set_node_token(&mut self, token: &str) -> Result<()> {
+        self.stop_server();
+        fs::write(self.folder().join("tokens.csv"), format!("{TOKENS}{token},{NODE}"))?;
+        self.start_server()
+    }
+
+    /// Lets etcd stand still: it answers nobody, and its connections stay.
+    pub fn stop_etcd(&self) -> Result<()> {
+        self.signal_etcd("STOP")
+    }
+
+    /// Lets it go on.
+    pub fn continue_etcd(&self) -> Result<()> {
+        self.signal_etcd("CONT")
+    }
+
+    fn signal_etcd(&self, signal: &str) -> Result<()> {
+        // nsenter has become etcd, by exec.
+        run("kill", [&format!("-{signal}"), &self.etcd.id().to_string()]).map(drop)
+    }
+
     /// A kubeconfig with everything allowed.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder().join("admin.kubeconfig")
@@ -166,7 +191,7 @@ impl ApiServer {
     }
 
     /// Ready is when it takes objects: once it has made its own Service, `default/kubernetes`.
-    fn wait_ready(&mut self, at_most: Duration) -> Result<()> {
+    pub fn wait_ready(&mut self, at_most: Duration) -> Result<()> {
         let deadline = Instant::now() + at_most;
         let folder = self.folder();
         loop {
@@ -227,8 +252,7 @@ fn tail(log: &Path) -> String {
 fn make_service_account_key(folder: &Path) -> Result<()> {
     let path = folder.join("service-account.key");
     let path = path.to_string_lossy();
-    crate::lab::command::run("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &path])
-        .map(drop)
+    run("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &path]).map(drop)
 }
 
 /// Creates or changes the objects of these files at an API server, as `kubectl apply --server-side` does; status included.

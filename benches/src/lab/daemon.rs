@@ -58,6 +58,9 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     pub refused: Vec<serde_json::Value>,
     pub api: Option<serde_json::Value>,
+    pub failing_since: Option<String>,
+    /// Parts of control that were begun anew.
+    pub restarts: BTreeMap<String, u64>,
 }
 
 /// What became of the punted.

@@ -1,0 +1,192 @@
+//! One life of a daemon through every fault of its API server, one after the other, without a request lost or a flow
+//! picked again.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::certificates::Dates;
+use crate::etcd;
+use crate::node::Node;
+use crate::proxy::Fault;
+use crate::support::{skipped, turn};
+
+/// How long etcd stands still; longer ones want more patience than a test has.
+const ETCD_STANDS_S: u64 = 12;
+/// Asks for another time.
+const ETCD_STANDS: &str = "ATALHO_ETCD_STANDS_S";
+
+#[test]
+fn a_node_outlives_every_fault_of_its_api_server() {
+    if skipped("a_node_outlives_every_fault_of_its_api_server") {
+        return;
+    }
+    let _turn = turn();
+    let mut node = Node::start("at-f-node");
+    for (name, fault) in FAULTS {
+        let start = Instant::now();
+        fault(&mut node);
+        node.recovers();
+        node.assert_traffic_goes_on();
+        println!("{name}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+    node.end();
+}
+
+type Make = fn(&mut Node);
+
+const FAULTS: [(&str, Make); 9] = [
+    ("a bookmark", a_bookmark),
+    ("an event cut in the middle", cut_in_an_event),
+    ("too many requests", too_many_requests),
+    ("too old by the proxy", too_old),
+    ("a list cut off", a_list_cut_off),
+    ("certificates out of their dates", wrong_clock),
+    ("killed, and compacted meanwhile", killed_and_compacted),
+    ("etcd stands still", etcd_stands_still),
+    ("no answer at first", away),
+];
+
+fn cut_in_an_event(node: &mut Node) {
+    let before = node.status();
+    node.set(Fault::CutEvents);
+    node.change();
+    node.fails(&before, &["endpointslices.discovery.k8s.io", "broke off"]);
+    node.assert_traffic_goes_on();
+    node.set(Fault::None);
+}
+
+fn away(node: &mut Node) {
+    let before = node.status();
+    node.set(Fault::Away);
+    node.fails(&before, &["services", "cannot be reached", "6444"]);
+    node.change();
+    node.set(Fault::None);
+}
+
+fn too_many_requests(node: &mut Node) {
+    const PAUSE_S: u64 = 3;
+    let (before, since) = (node.status(), Instant::now());
+    node.set(Fault::Busy(PAUSE_S));
+    node.change();
+    node.fails(&before, &["429", "asked again when it said"]);
+    node.session.listen(Duration::from_secs(2 * PAUSE_S)).unwrap();
+    node.set(Fault::None);
+    let asked = node.proxy.asked_since(since);
+    let mut again = 0;
+    for (index, first) in asked.iter().enumerate() {
+        let resource = |path: &str| path.split('?').next().unwrap_or_default().to_owned();
+        let next = asked[index + 1..].iter().find(|next| resource(&next.path) == resource(&first.path));
+        if let Some(next) = next {
+            let pause = next.at - first.at;
+            assert!(pause >= Duration::from_secs(PAUSE_S), "{} asked again after {pause:?}", first.path);
+            again += 1;
+        }
+    }
+    assert!(again > 0, "nobody asked twice: {asked:?}");
+}
+
+fn too_old(node: &mut Node) {
+    let gone = node.change();
+    node.recovers();
+    let before = node.status();
+    node.set(Fault::TooOld);
+    node.fails(&before, &["410 Gone"]);
+    // What is deleted while nobody watches is missed by no list.
+    node.take_back(&gone);
+    node.change();
+    node.set(Fault::None);
+}
+
+fn a_list_cut_off(node: &mut Node) {
+    let gone = node.change();
+    node.recovers();
+    let (before, since) = (node.status(), Instant::now());
+    node.set(Fault::CutPages);
+    node.take_back(&gone);
+    node.fails(&before, &["services", "cannot be reached"]);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !node
+        .proxy
+        .asked_since(since)
+        .iter()
+        .any(|asked| asked.path.contains("endpointslices") && asked.path.contains("continue="))
+    {
+        assert!(Instant::now() < end, "no second page was asked for");
+        node.session.listen(Duration::from_millis(50)).unwrap();
+    }
+    node.fails(&before, &[]);
+    node.set(Fault::None);
+}
+
+fn a_bookmark(node: &mut Node) {
+    let list = node.admin.ask("GET", "/api/v1/services?limit=1", None);
+    let version = list["metadata"]["resourceVersion"].as_str().expect("a version").to_owned();
+    node.proxy.say(&format!(r#"{{"type":"BOOKMARK","object":{{"metadata":{{"resourceVersion":"{version}"}}}}}}"#));
+    let since = Instant::now();
+    node.session.listen(Duration::from_millis(300)).unwrap();
+    node.set(Fault::None);
+    let wanted = format!("resourceVersion={version}");
+    let goes_on = |path: &str| path.contains("watch=true") && path.split('&').any(|pair| pair == wanted);
+    let end = since + Duration::from_secs(30);
+    // Every watch goes on behind the bookmark, also those whose objects are all older, and none lists again.
+    let resources = ["/services?", "/endpointslices?", "/pods?", "/nodes?", "/servicecidrs?"];
+    loop {
+        let asked = node.proxy.asked_since(since);
+        if resources.iter().all(|resource| asked.iter().any(|one| one.path.contains(resource) && goes_on(&one.path))) {
+            assert!(asked.iter().all(|one| !one.path.contains("limit=")), "{asked:?}");
+            break;
+        }
+        assert!(Instant::now() < end, "{version}: {asked:?}");
+        node.session.listen(Duration::from_millis(50)).unwrap();
+    }
+    node.change();
+}
+
+fn wrong_clock(node: &mut Node) {
+    for (dates, word) in [(Dates::Past, "expired"), (Dates::Future, "not valid yet")] {
+        let before = node.status();
+        node.set(Fault::Certificate(dates));
+        node.fails(&before, &["certificate", word, "this node's clock"]);
+    }
+    node.change();
+    node.set(Fault::None);
+}
+
+fn killed_and_compacted(node: &mut Node) {
+    let gone = node.change();
+    node.recovers();
+    let (before, since) = (node.status(), Instant::now());
+    node.set(Fault::Away);
+    node.fails(&before, &["cannot be reached"]);
+    // Its watch begins before this, and nobody will tell it.
+    node.take_back(&gone);
+    node.change();
+    node.server.stop_server();
+    etcd::compact(node.session.plan());
+    node.server.start_server().unwrap();
+    node.set(Fault::None);
+    node.recovers();
+    let asked = node.proxy.asked_since(since);
+    let lists = asked.iter().filter(|one| one.path.contains("endpointslices") && one.path.contains("limit=")).count();
+    assert!(lists >= 1, "a watch went on over what was compacted: {asked:?}");
+}
+
+fn etcd_stands_still(node: &mut Node) {
+    let stands = std::env::var(ETCD_STANDS).map_or(ETCD_STANDS_S, |text| text.parse().expect("seconds"));
+    let before = node.status();
+    node.server.stop_etcd().unwrap();
+    let end = Instant::now() + Duration::from_secs(stands);
+    let mut failed = None;
+    while Instant::now() < end {
+        node.assert_traffic_goes_on();
+        let status = node.status();
+        assert_eq!((status.services, status.endpoints), (before.services, before.endpoints), "{status:?}");
+        failed = failed.or(status.api.filter(|said| *said != Value::Null));
+    }
+    // Its API server notices after some forty seconds, and so do those who watch.
+    assert!(failed.is_some() || stands < 50, "nobody noticed in {stands} s");
+    node.server.continue_etcd().unwrap();
+    node.server.wait_ready(Duration::from_secs(60)).unwrap();
+    node.change();
+}
