@@ -25,6 +25,7 @@ mod pmtu;
 mod pod_frames;
 mod refusals;
 mod restart;
+mod services;
 mod stops;
 mod streams;
 mod support;
