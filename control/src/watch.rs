@@ -57,8 +57,8 @@ pub fn start(
     feed: &mpsc::Sender<Feed>,
     tasks: &mut JoinSet<Result<(), String>>,
 ) -> Result<(), String> {
-    let all = watcher::Config::default();
-    let ours = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let all = watcher::Config::default().timeout(server::WATCH_S);
+    let ours = all.clone().fields(&format!("spec.nodeName={node}"));
     follow::<Service>(Kind::Service, server, all.clone(), feed, tasks)?;
     follow::<EndpointSlice>(Kind::EndpointSlice, server, all.clone(), feed, tasks)?;
     follow::<Pod>(Kind::Pod, server, ours, feed, tasks)?;

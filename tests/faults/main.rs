@@ -12,6 +12,7 @@ mod node;
 mod outages;
 mod panics;
 mod proxy;
+mod silence;
 #[path = "../node/support.rs"]
 #[allow(dead_code, reason = "a part of what tests of a whole node need is needed here")]
 mod support;

@@ -121,7 +121,7 @@ impl Node {
     /// Waits until the status tells of a failure in these words, and since when; what was in force must be so still.
     pub fn fails(&mut self, before: &Status, words: &[&str]) -> Status {
         let said = |status: &Status| status.api.as_ref().map(ToString::to_string).unwrap_or_default();
-        let failing = self.wait(60, &format!("to say {words:?}"), |status| {
+        let failing = self.wait(90, &format!("to say {words:?}"), |status| {
             status.state == "degraded" && words.iter().all(|word| said(status).contains(word))
         });
         assert!(failing.failing_since.is_some(), "{failing:?}");

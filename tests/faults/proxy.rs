@@ -27,6 +27,8 @@ pub enum Fault {
     None,
     /// Connections are closed as soon as they come.
     Away,
+    /// Whatever comes is taken, and nothing is passed on; connections stay.
+    Silent,
     /// 429 with this `Retry-After`, seconds.
     Busy(u64),
     /// Watches are told in their stream that they are too old (410).
@@ -97,10 +99,10 @@ impl Proxy {
         Self { state, thread: Some(thread) }
     }
 
-    /// From now on; connections of before are cut, but where an event is waited for.
+    /// From now on; connections of before are cut, but where they are to be silent or an event is waited for.
     pub fn set(&self, fault: Fault) {
         *self.state.fault.lock().unwrap() = fault;
-        if fault != Fault::CutEvents {
+        if !matches!(fault, Fault::CutEvents | Fault::Silent) {
             self.state.cuts.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -182,6 +184,10 @@ impl State {
         loop {
             if self.cuts.load(Ordering::Relaxed) != cuts {
                 return cut();
+            }
+            if self.fault() == Fault::Silent {
+                thread::sleep(LOOK);
+                continue;
             }
             let bytes = match server.read(&mut buffer) {
                 Ok(0) => return Ok(()),

@@ -1,6 +1,7 @@
 //! Which API server, and as whom: from a kubeconfig, the environment's or the pod's that we run in.
 
 use std::path::Path;
+use std::time::Duration;
 
 use kube::Client;
 use kube::client::ClientBuilder;
@@ -10,6 +11,11 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use super::explain::chain;
 use super::heard::Heard;
+
+/// A watch is asked for again after so long, seconds; a minute is also the time between two bookmarks.
+pub const WATCH_S: u32 = 60;
+/// A server that has said nothing for so long, not even that a watch is over, is gone.
+const SILENT_AFTER: Duration = Duration::from_secs(WATCH_S as u64 + 3);
 
 /// An API server, with the address that messages about it name.
 pub struct Server {
@@ -45,6 +51,7 @@ pub async fn server(kubeconfig: Option<&Path>) -> Result<Server, String> {
     };
     // Tried again in silence, a server that refuses would not be told of for minutes.
     config.default_retry = false;
+    config.read_timeout = Some(SILENT_AFTER);
     let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
     let client = Client::try_from(config.clone()).map_err(|error| cannot_prepare(&url, &error))?;
     Ok(Server { config, any_stands: watch::Sender::default(), client, url })
