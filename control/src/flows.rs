@@ -17,7 +17,7 @@ use crate::status::Collector;
 pub use command::{FlowsOptions, run};
 pub use filter::Filter;
 
-/// Buckets (16 slots each) that one question reads.
+/// Buckets (32 slots each) that one question reads.
 const BUCKETS: u64 = 256;
 
 /// The question: what is wanted, and where the walk goes on.

@@ -18,12 +18,13 @@
 //!
 //! `alone` measures what needs no node, part by part: `engine`, `table` (look-ups alone, in huge pages as `memory` tells),
 //! `density` (what memory `connections` take), `scale` (what a second worker brings), `setup` (how fast connections come).
-//! `instructions` counts those of fixed `cases`; `microbench` has each stage alone.
+//! `churn` changes objects hundreds of times a second under traffic with a million flows. `instructions` counts those of fixed `cases`; `microbench` has each stage alone.
 
 pub mod agent;
 pub mod alone;
 pub mod cases;
 pub mod chart;
+pub mod churn;
 pub mod cluster;
 pub mod connections;
 pub mod contender;

@@ -19,7 +19,8 @@ use atalho_benches::bench::progress::Progress;
 use atalho_benches::bench::report::BenchReport;
 use atalho_benches::bench::sites::{LiveOptions, Sites};
 use atalho_benches::bench::{
-    chart, density, document, groups, instructions, latency, live, scale, schedule, setup, snapshot, stages, table,
+    chart, churn, density, document, groups, instructions, latency, live, scale, schedule, setup, snapshot, stages,
+    table,
 };
 use atalho_benches::lab::lock::Lock;
 use atalho_benches::lab::signal::Interrupt;
@@ -51,6 +52,11 @@ enum Command {
     Scale(scale::ScaleArguments),
     /// How fast connections are set up on the way to a million; needs no root.
     Setup(setup::SetupArguments),
+    /// EndpointSlices that change hundreds of times a second, under traffic with a million flows.
+    Churn(churn::ChurnArguments),
+    /// Changes EndpointSlices at an API server.
+    #[command(hide = true)]
+    Changes(churn::ChangesArguments),
     /// Instructions of a packet beside the kept counts; needs valgrind and no root.
     Instructions(instructions::InstructionsArguments),
     /// Sends and judges inside a namespace (orders on standard input).
@@ -137,6 +143,8 @@ fn main() -> ExitCode {
         Some(Command::Density(arguments)) => density::run(&arguments),
         Some(Command::Scale(arguments)) => scale::run(&arguments),
         Some(Command::Setup(arguments)) => setup::run(&arguments),
+        Some(Command::Churn(arguments)) => churn::run(&arguments),
+        Some(Command::Changes(arguments)) => churn::make(&arguments).map(|()| true),
         Some(Command::Instructions(arguments)) => instructions::run(&arguments),
         Some(Command::Agent) => agent::serve().map(|()| true),
         Some(Command::Reflect { interface, core }) => l2fwd::run(&interface, core).map(|()| true),

@@ -13,7 +13,7 @@ use atalho_benches::lab::signal::Interrupt;
 use atalho_benches::lab::{network, objects, paths};
 use atalho_benches::traffic::client::JobKind;
 use atalho_benches::traffic::flood::{self, Flood};
-use atalho_benches::traffic::{agent, junk, raw};
+use atalho_benches::traffic::{agent, junk, raw, spread};
 use atalho_benches::{apiserver, lab::plan::Family};
 use clap::{Parser, Subcommand, ValueEnum};
 use pnet_datalink::MacAddr;
@@ -59,6 +59,16 @@ enum Command {
     /// Send datagrams at a pace, and print how many were sent.
     #[command(hide = true)]
     Flood(FloodArguments),
+    /// Begin flows: send one datagram to each of many addresses and ports, and print how many were sent.
+    #[command(hide = true)]
+    Spread {
+        #[arg(long)]
+        to: std::net::Ipv4Addr,
+        #[arg(long)]
+        flows: u32,
+        #[arg(long)]
+        pps: u32,
+    },
     /// Count the datagrams that come to each address until the standard input ends.
     #[command(hide = true)]
     Count {
@@ -177,6 +187,10 @@ fn execute(command: Command) -> Result<bool> {
         }
         Command::Flood(FloodArguments { to, pps, seconds, flows }) => {
             println!("{}", flood::send(&Flood { to, pps, seconds, flows })?);
+            Ok(true)
+        }
+        Command::Spread { to, flows, pps } => {
+            println!("{}", spread::send(to, flows, pps)?);
             Ok(true)
         }
         Command::Count { addresses } => {

@@ -13,3 +13,4 @@ pub mod message;
 pub mod pattern;
 pub mod raw;
 pub mod server;
+pub mod spread;
