@@ -108,6 +108,8 @@ pub struct Publisher {
     published_at: Option<Instant>,
     retry_at: Option<Instant>,
     scan_at: Option<Instant>,
+    /// The epoch that every worker has to be in before: until then one may still admit flows by the tables before.
+    scan_after: u64,
     scanned_at: Option<Instant>,
     age_at: Instant,
 }
@@ -140,6 +142,7 @@ impl Publisher {
             published_at: None,
             retry_at: None,
             scan_at: None,
+            scan_after: 0,
             scanned_at: None,
             age_at: Instant::now() + AGE,
             parts,
@@ -256,6 +259,7 @@ impl Publisher {
             || !Arc::ptr_eq(&before.cluster, &compiled.tables.cluster);
         if whole || services_changed || before.ports != compiled.tables.ports {
             self.scan_at = Some(self.scanned_at.map_or(published, |at| published.max(at + reconcile::PAUSE)));
+            self.scan_after = self.parts.epochs.advance();
         }
 
         {

@@ -173,9 +173,11 @@ pub fn answer(view: &View<'_>, query: &Query) -> Answer {
 const fn punted(reason: PuntReason) -> Verdict {
     match reason {
         // Answered in any case, if only with a reply.
-        PuntReason::NoEndpoint | PuntReason::UnknownServicePort | PuntReason::EchoToVip | PuntReason::Unreachable => {
-            Verdict::Reject
-        }
+        PuntReason::NoEndpoint
+        | PuntReason::UnknownServicePort
+        | PuntReason::NoConnection
+        | PuntReason::EchoToVip
+        | PuntReason::Unreachable => Verdict::Reject,
         // They wait or are sent again smaller; the flow itself is let through.
         PuntReason::NeighbourUnresolved
         | PuntReason::TtlExceeded

@@ -4,6 +4,7 @@ use atalho_engine::tables::Tables;
 use atalho_engine::verdict::{DropReason, PuntReason};
 use etherparse::IpNumber;
 
+use crate::abort;
 use crate::icmp::{self, Error};
 use crate::punted::Punted;
 use crate::reset;
@@ -37,6 +38,14 @@ pub fn answer(packet: &Punted<'_>, reason: PuntReason, mtu: u16, tables: &Tables
             } else {
                 icmp::error(packet.dst, packet, Error::PortUnreachable)
             };
+            answer.ok_or(DropReason::SlowPathMalformed)
+        }
+        PuntReason::NoConnection => {
+            let is_tcp = packet.protocol == IpNumber::TCP.0;
+            may(!packet.is_fragment(), if is_tcp { DropReason::TcpNotSyn } else { DropReason::SctpNotInit })?;
+            may(packet.is_answerable(), DropReason::SlowPathMalformed)?;
+            may(packet.has_valid_transport(), DropReason::BadChecksum)?;
+            let answer = if is_tcp { reset::reset(packet) } else { abort::abort(packet) };
             answer.ok_or(DropReason::SlowPathMalformed)
         }
         PuntReason::TtlExceeded => router_error(packet, Error::TimeExceeded, DropReason::TtlExceededSilently, tables),

@@ -1,5 +1,5 @@
 //! What workers punt: packets that wait for a neighbour, packets that need an answer of our own (echo from a VIP,
-//! TTL exceeded, port unreachable, TCP reset, packet too big), fragments, packets to be cut into some, and ICMP errors about
+//! TTL exceeded, port unreachable, TCP reset, SCTP abort, packet too big), fragments, packets to be cut into some, and ICMP errors about
 //! flows that another node tracks.
 //!
 //! One thread serves all workers, so that a flood of such packets costs no worker its core. Packets come and go in
@@ -9,6 +9,7 @@
 //! The core ([`SlowPath::handle`] for every punted packet, [`SlowPath::tick`] now and then) takes the time as a parameter and
 //! does no I/O; [`SlowPath::run`] is the thread around it. It neither resolves neighbours (the kernel does, asked through control) nor transmits (workers do).
 
+mod abort;
 mod ages;
 mod answer;
 mod bell;

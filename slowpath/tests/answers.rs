@@ -220,8 +220,29 @@ fn a_segment_with_ack_is_reset_at_that_place() {
 fn a_reset_is_never_answered() {
     for family in FAMILIES {
         let segment = frame(OUTSIDE[family], VIP[family], &tcp(1, |tcp| tcp.rst = true), b"");
-        let reason = drop_reason(&mut TestNode::new(), PuntReason::NoEndpoint, 0, &segment);
-        assert_eq!(reason, DropReason::SlowPathMalformed);
+        for why in [PuntReason::NoEndpoint, PuntReason::NoConnection] {
+            let reason = drop_reason(&mut TestNode::new(), why, 0, &segment);
+            assert_eq!(reason, DropReason::SlowPathMalformed);
+        }
+    }
+}
+
+#[test]
+fn a_segment_of_no_connection_is_reset_at_the_place_that_its_sender_expects() {
+    for family in FAMILIES {
+        let ack = |tcp: &mut TcpHeader| {
+            (tcp.ack, tcp.fin, tcp.acknowledgment_number) = (true, true, 77_777);
+        };
+        let segment = frame(OUTSIDE[family], VIP[family], &tcp(5, ack), b"data");
+        let out = reply(&mut TestNode::new(), PuntReason::NoConnection, UPLINK, 0, &segment);
+        let answer = verified(&out);
+        answer.assert_between(VIP[family], OUTSIDE[family]);
+        let TransportSlice::Tcp(tcp) = &answer.transport else { panic!("no TCP") };
+        assert_eq!((tcp.sequence_number(), tcp.ack(), tcp.rst()), (77_777, false, true));
+        let mut damaged = segment.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        let reason = drop_reason(&mut TestNode::new(), PuntReason::NoConnection, 0, &damaged);
+        assert_eq!(reason, DropReason::BadChecksum);
     }
 }
 

@@ -10,6 +10,7 @@ mod balancers;
 mod books;
 mod burden;
 mod capture;
+mod departures;
 mod errors_elsewhere;
 mod fairness;
 mod fragments;

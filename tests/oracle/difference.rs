@@ -200,7 +200,8 @@ impl<'c> Case<'c> {
     /// Both sides answered, or one did.
     fn answers(&self, theirs: &Out, ours: &Out) -> Option<Vec<Rule>> {
         if !self.is_answer(theirs) || !self.is_answer(ours) {
-            return None;
+            let is_given_away = self.because == "no_connection" && self.is_answer(ours) && self.asks_service();
+            return is_given_away.then(|| vec![Rule::MidStream]);
         }
         let (their, our) = (Outline::of(&theirs.frame)?, Outline::of(&ours.frame)?);
         let their_kind = (their.protocol, theirs.frame.get(their.transport..their.transport + 2)?);
@@ -361,6 +362,7 @@ impl<'c> Case<'c> {
             }
         }
         match self.because {
+            // A part of one is not answered.
             "tcp_not_syn" if self.conversation.server.is_some() && self.asks_service() => Some(vec![Rule::MidStream]),
             "unknown_protocol" => Some(vec![Rule::OtherProtocol]),
             "extension_headers" | "source_routed" if !self.is_ipv4() => Some(vec![Rule::ExtensionHeaders]),
@@ -385,7 +387,7 @@ impl<'c> Case<'c> {
         }
         if self.is_answer(ours) && Outline::of(&ours.frame)?.protocol == TCP && is_right(&self.input) {
             let flags = self.input.get(input.transport + 13)? & (SYN | ACK | RST | super::packet::FIN);
-            let refuses = matches!(self.because, "no_endpoint" | "unknown_service_port");
+            let refuses = matches!(self.because, "no_endpoint" | "unknown_service_port" | "no_connection");
             if refuses && self.records_route() {
                 return Some(vec![Rule::OptionsKept]);
             }

@@ -20,7 +20,7 @@ rules! {
         "it is answered: the address lives, and ping is the first thing that people try";
     MidStream = "mid_stream",
         "a TCP segment from the middle of an unknown connection to a Service is given an endpoint",
-        "dropped: the connection was some endpoint's, another one would only reset it";
+        "the Service's address resets it: the connection was some endpoint's, another one could do no more";
     Damaged = "damaged",
         "a wrong transport checksum is noticed while tracking, the packet dropped",
         "passed on as damaged as it came, for its receiver to drop: summing every payload is what the incremental checksum avoids";

@@ -147,7 +147,7 @@ impl Stage {
                 if is_void || has(&[Rule::Fragments]) && !is_out_of_step {
                     return Step::Played(fate, rules);
                 }
-                if is_out_of_step || has(&[Rule::Refused, Rule::Misled, Rule::Authentication]) {
+                if is_out_of_step || has(&[Rule::MidStream, Rule::Refused, Rule::Misled, Rule::Authentication]) {
                     // One side knows another connection than the other.
                     scene.conversations.iter_mut().for_each(|c| c.is_over = true);
                 } else {

@@ -97,6 +97,11 @@ impl Network {
 
     /// As a CNI plugin that routes does it: a veth, an address of its own length, the gateway on the host end.
     pub fn connect_pod(&self, number: usize) -> Result<()> {
+        self.connect_pod_as(number, number)
+    }
+
+    /// The same with the link and the addresses of another pod, which has gone.
+    pub fn connect_pod_as(&self, inside: usize, number: usize) -> Result<()> {
         let [pod4, pod6] = Family::BOTH.map(|family| pod_address(number, family));
         let mtu = self.plan.mtu;
         ip(
@@ -106,11 +111,11 @@ impl Network {
                  addr add {GATEWAY_V4}/32 dev pod{number}\naddr add {GATEWAY_V6}/64 dev pod{number} nodad\n\
                  link set pod{number} up\n\
                  route add {pod4}/32 dev pod{number} scope link\nroute add {pod6}/128 dev pod{number}\n",
-                self.plan.pod(number)
+                self.plan.pod(inside)
             ),
         )?;
         ip(
-            &self.plan.pod(number),
+            &self.plan.pod(inside),
             &format!(
                 "addr add {pod4}/32 dev eth0\naddr add {pod6}/128 dev eth0 nodad\nlink set eth0 up\n\
                  route add {GATEWAY_V4} dev eth0 scope link\nroute add default via {GATEWAY_V4} dev eth0\n\

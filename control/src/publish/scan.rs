@@ -1,14 +1,21 @@
 //! The scan for flows whose endpoint or port is gone.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Publisher;
 use crate::model::EndpointState;
 use crate::reconcile;
 
+/// A worker that is still at a batch is looked for again so soon.
+const HELD: Duration = Duration::from_millis(1);
+
 impl Publisher {
     pub(super) fn scan(&mut self) {
         let now = Instant::now();
+        if !self.parts.epochs.passed(self.scan_after, self.parts.queues.iter().map(|queues| &queues.epoch)) {
+            self.scan_at = Some(now + HELD);
+            return;
+        }
         self.scan_at = None;
         self.scanned_at = Some(now);
         let Some(compiled) = &self.compiled else { return };

@@ -229,11 +229,15 @@ fn objects_of_a_real_server_become_tables_through_refusal_and_outage() {
         let status = bench.status();
         assert!(status["state"] == "degraded" && status["failing_since"].is_string(), "{status}");
         assert_eq!(bench.endpoints(Protocol::Tcp, 80).len(), 2);
+        bench.connect(Protocol::Udp, 53, 5353);
+        bench.connect(Protocol::Tcp, 80, 8080);
         servers.start_api();
         servers.with_client(async |client| put_slice(&client, &["10.244.2.9"]).await);
         until_within(Duration::from_secs(60), "the new endpoint", || {
             bench.endpoints(Protocol::Tcp, 80) == addresses(&["10.244.2.9"])
         });
+        // Nobody told of the change that ended them.
+        bench.work_until(0);
         until_within(Duration::from_secs(60), "well again", || bench.status()["state"] == "ready");
 
         servers.with_client(async |client| {

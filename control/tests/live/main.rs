@@ -5,3 +5,5 @@ mod bench;
 mod files;
 mod namespace;
 mod node;
+mod objects;
+mod reconcile;

@@ -158,11 +158,14 @@ fn judge<'t>(
         };
         to_service(tables, packet, port, vip, choose, decision)
     } else if tables.services.has_address(key.dst) {
+        begins_with_a_service(packet.opening)?;
         Err(Outcome::Punt(match packet.opening {
             Opening::EchoRequest => PuntReason::EchoToVip,
             _ => PuntReason::UnknownServicePort,
         }))
     } else if tables.is_service_address(key.dst) {
+        // Who had a connection to a Service that was deleted learns of it; who begins one is told nothing.
+        begins_with_a_service(packet.opening)?;
         Err(Outcome::Drop(DropReason::NoVipPort))
     } else {
         to_address(tables, packet, port, decision)
@@ -210,13 +213,11 @@ fn to_service<'t>(
         return Err(Outcome::Drop(DropReason::SourceRange));
     }
     decision.route = Some(route);
-    starts_something(packet.opening)?;
+    begins_with_a_service(packet.opening)?;
     let endpoint = choose(&route.backends).ok_or(match route.drop_without_backend {
         true => Outcome::Drop(DropReason::NoLocalEndpoint),
         false => Outcome::Punt(PuntReason::NoEndpoint),
     })?;
-    // The connection was some endpoint's; a new choice could be another, which would only reset it.
-    starts_at_the_beginning(packet.opening)?;
     decision.chosen = Some(endpoint);
     decision.destination = (endpoint.address, endpoint.port);
     let egress = egress_to(tables, endpoint.address)?;
@@ -267,11 +268,23 @@ fn to_address(tables: &Tables, packet: &FirstPacket, port: &Port, decision: &mut
     answer_way(tables, packet, port, decision)
 }
 
+/// Refuses a packet to a Service from the middle of a connection, loose or not: the connection was some endpoint's, which is
+/// gone or which another node knows, and any other one would only reset it. So it is answered here, as a host without
+/// such a connection answers (RFC 9293 section 3.5.2, RFC 9260 section 8.4), whether there are endpoints or not.
+fn begins_with_a_service(opening: Opening) -> Result<(), Outcome> {
+    match opening {
+        Opening::TcpMidStream | Opening::TcpOther | Opening::SctpMidStream | Opening::SctpOther => {
+            Err(Outcome::Punt(PuntReason::NoConnection))
+        }
+        _ => starts_something(opening),
+    }
+}
+
 /// Refuses a packet that no connection begins with.
 fn starts_something(opening: Opening) -> Result<(), Outcome> {
     match opening {
-        Opening::TcpOther => Err(Outcome::Drop(DropReason::TcpNotSyn)),
-        Opening::SctpOther => Err(Outcome::Drop(DropReason::SctpNotInit)),
+        Opening::TcpOther | Opening::TcpReset => Err(Outcome::Drop(DropReason::TcpNotSyn)),
+        Opening::SctpOther | Opening::SctpFinal => Err(Outcome::Drop(DropReason::SctpNotInit)),
         _ => Ok(()),
     }
 }

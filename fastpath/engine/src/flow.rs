@@ -68,14 +68,18 @@ pub enum Opening {
     TcpSyn,
     /// ACK alone, with or without data: a connection that began before we saw it.
     TcpMidStream,
-    /// SYN with ACK, FIN or RST: starts nothing.
+    /// SYN with ACK, or FIN: starts nothing.
     TcpOther,
+    /// RST: starts nothing, and nothing answers it.
+    TcpReset,
     /// INIT.
     SctpInit,
     /// HEARTBEAT: an association that began before we saw it, or another of its paths.
     SctpMidStream,
     /// Any other chunk: starts nothing.
     SctpOther,
+    /// ABORT, and what else nothing answers outside of an association (RFC 9260 section 8.4): starts nothing.
+    SctpFinal,
     /// UDP.
     Datagram,
     EchoRequest,
@@ -91,6 +95,7 @@ impl Opening {
         match flags & (TcpSegment::SYN | TcpSegment::ACK | TcpSegment::FIN | TcpSegment::RST) {
             TcpSegment::SYN => Self::TcpSyn,
             TcpSegment::ACK => Self::TcpMidStream,
+            flags if flags & TcpSegment::RST != 0 => Self::TcpReset,
             _ => Self::TcpOther,
         }
     }
@@ -100,6 +105,9 @@ impl Opening {
         match kind {
             chunk::INIT => Self::SctpInit,
             chunk::HEARTBEAT => Self::SctpMidStream,
+            chunk::ABORT | chunk::SHUTDOWN_COMPLETE | chunk::COOKIE_ECHO | chunk::COOKIE_ACK | chunk::ERROR => {
+                Self::SctpFinal
+            }
             _ => Self::SctpOther,
         }
     }

@@ -100,11 +100,13 @@ impl WorkerQueues {
         Arc::new(queues)
     }
 
-    /// A buffer for a packet that is punted for this reason. Fragments, and what becomes several, may come in floods, so they leave an eighth of all
-    /// buffers to what needs an answer or a neighbour.
+    /// A buffer for a packet that is punted for this reason. Fragments, what becomes several, and segments of no connection may
+    /// come in floods, so they leave an eighth of all buffers to what needs another answer or a neighbour.
     pub fn buffer_for(&self, reason: PuntReason) -> Option<Box<Handoff>> {
         let kept_back = match reason {
-            PuntReason::Fragment | PuntReason::ToCut | PuntReason::TrackedElsewhere => self.free.capacity() / 8,
+            PuntReason::Fragment | PuntReason::ToCut | PuntReason::TrackedElsewhere | PuntReason::NoConnection => {
+                self.free.capacity() / 8
+            }
             _ => 0,
         };
         if self.free.len() > kept_back { self.free.pop() } else { None }

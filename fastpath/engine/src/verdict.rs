@@ -98,6 +98,7 @@ reasons! {
         TtlExceeded = "ttl_exceeded", "TTL or hop limit used up";
         NoEndpoint = "no_endpoint", "the Service has no endpoint: answered with a reset or port unreachable";
         UnknownServicePort = "unknown_service_port", "a port that the Service does not have: answered with a reset or port unreachable";
+        NoConnection = "no_connection", "from the middle of a connection to a Service that is not known, or not any more: answered with a reset or an abort";
         Unreachable = "unreachable", "no route to the destination: answered with network unreachable";
         TooBig = "needs_fragmentation", "longer than the egress MTU: answered with fragmentation needed or packet too big";
         ToCut = "to_cut", "longer than the egress MTU and allowed to be cut: sent on in fragments";

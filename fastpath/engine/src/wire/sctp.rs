@@ -7,7 +7,7 @@ use crate::verdict::DropReason;
 pub const HEADER_BYTES: usize = 12;
 pub const SOURCE_PORT: usize = 0;
 pub const DESTINATION_PORT: usize = 2;
-const VERIFICATION_TAG: usize = 4;
+pub const VERIFICATION_TAG: usize = 4;
 pub const CHECKSUM: usize = 8;
 
 /// Type, flags and length, which counts itself but not the padding to four bytes.

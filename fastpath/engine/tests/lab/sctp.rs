@@ -5,7 +5,10 @@ pub const DATA: u8 = 0;
 pub const INIT: u8 = 1;
 pub const INIT_ACK: u8 = 2;
 pub const HEARTBEAT: u8 = 4;
+pub const ABORT: u8 = 6;
+pub const SHUTDOWN_ACK: u8 = 8;
 pub const COOKIE_ECHO: u8 = 10;
+pub const SHUTDOWN_COMPLETE: u8 = 14;
 
 /// What every packet but one with an INIT shows.
 const TAG: [u8; 4] = [1, 2, 3, 4];

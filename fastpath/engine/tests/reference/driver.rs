@@ -106,6 +106,7 @@ pub struct Counts {
     pub evicted: [u64; 3],
     pub no_endpoint: u64,
     pub not_syn: u64,
+    pub no_connection: u64,
     pub moved_ports: u64,
 }
 
@@ -121,6 +122,7 @@ impl Counts {
         self.evicted.iter_mut().zip(other.evicted).for_each(|(mine, more)| *mine += more);
         self.no_endpoint += other.no_endpoint;
         self.not_syn += other.not_syn;
+        self.no_connection += other.no_connection;
         self.moved_ports += other.moved_ports;
     }
 
@@ -134,6 +136,7 @@ impl Counts {
             self.table_full,
             self.no_endpoint,
             self.not_syn,
+            self.no_connection,
             self.moved_ports,
         ];
         // Where there is anything unanswered, no datagram has to go.
@@ -326,14 +329,20 @@ impl Driver {
         let Sent { tuple, segment, is_reply, .. } = *sent;
         let is_service = FAMILIES.iter().any(|f| [f.vip_local(), f.node()].contains(&tuple.dst.0));
         let is_middle = segment.is_some_and(|s| s.flags == ACK);
+        let is_answerable = segment.is_some_and(|s| s.flags != SYN && s.flags & RST == 0);
         let starts =
             segment.is_none_or(|s| s.flags == SYN || is_middle) && !(tuple.protocol == Protocol::Echo && is_reply);
         let to_node = FAMILIES.iter().any(|f| f.node() == tuple.dst.0);
         match verdict {
             // An answer to what is over comes to the node and finds nobody, or comes from an endpoint and is a beginning.
             Verdict::Drop(DropReason::NotForUs) if to_node && tuple.dst.1 != NODE_PORT_REMOTE => Ok(()),
-            Verdict::Drop(DropReason::TcpNotSyn) if !starts || is_service && is_middle => {
+            Verdict::Drop(DropReason::TcpNotSyn) if !starts && !(is_service && is_answerable) => {
                 self.counts.not_syn += 1;
+                Ok(())
+            }
+            // Reset, and given to no endpoint.
+            Verdict::Punt(PuntReason::NoConnection) if is_service && is_answerable => {
+                self.counts.no_connection += 1;
                 Ok(())
             }
             Verdict::Drop(DropReason::IcmpUnknownFlow) if !starts => Ok(()),

@@ -8,7 +8,7 @@ use crate::lab::damage::mended;
 use crate::lab::icmp;
 use crate::lab::node::Node;
 use crate::lab::packet::{ACK, Layer4, Packet, SYN, SYN_ACK, verify};
-use crate::lab::sctp::INIT;
+use crate::lab::sctp::{ABORT, COOKIE_ECHO, DATA, HEARTBEAT, INIT, INIT_ACK, SHUTDOWN_ACK, SHUTDOWN_COMPLETE};
 use crate::lab::*;
 use crate::{Vector, vector};
 
@@ -19,6 +19,16 @@ pub const VECTORS: &[Vector] = &[
     vector("RFC 1812 section 5.2.7.1", "host unreachable where the neighbour stays silent", host_unreachable),
     vector("Service v1, endpoints", "without endpoint: TCP is reset, the rest is told port unreachable", refused),
     vector("RFC 9293 section 3.10.7.1", "a reset is never answered, a segment with ACK at its place", resets),
+    vector(
+        "RFC 9293 section 3.5.2",
+        "the middle of no connection to a Service is reset at its place",
+        unknown_connection,
+    ),
+    vector(
+        "RFC 9260 section 8.4",
+        "a packet of no association with a Service is answered with its own tag",
+        unknown_association,
+    ),
     vector("RFC 1122 section 3.2.2.6", "a Service's address answers an echo", echo),
     vector("RFC 1812 section 4.3.2.3", "an error quotes as much as fits 576 bytes, in IPv6 1,280", quotes),
     vector("RFC 1812 section 4.3.2.7", "no error about errors, fragments and damaged packets", silent),
@@ -128,6 +138,45 @@ fn resets() {
         }
         assert_eq!(node.send(CLIENT, &to(Layer4::Tcp(4))), Vec::<Vec<u8>>::new());
         assert_eq!(node.send(CLIENT, &to(Layer4::Tcp(4 | 16))), Vec::<Vec<u8>>::new());
+    }
+}
+
+fn unknown_connection() {
+    for f in FAMILIES {
+        for (from, ingress, to) in [
+            ((f.client(), 40_000), CLIENT, (f.vip_local(), 80)),
+            ((f.client(), 40_000), CLIENT, (f.vip_unallocated(), 80)),
+            ((f.far(), 40_000), UPLINK, (f.node(), NODE_PORT_REMOTE)),
+            ((f.node(), 40_000), FUNNEL, (f.vip_remote(), 80)),
+        ] {
+            let data = Packet::new(from, ACK, to).acknowledges(0x7654_3210).build();
+            let reset = answer(&mut Node::new(), ingress, &data);
+            let seen = verify(&reset);
+            assert_eq!((seen.src, seen.dst, seen.layer4), (to, from, Some(Layer4::Tcp(4))), "a reset without ACK");
+            let at = if f == Family::V4 { 34 } else { 54 };
+            assert_eq!(reset[at + 4..at + 8], 0x7654_3210_u32.to_be_bytes(), "where the client expects the next byte");
+        }
+    }
+}
+
+fn unknown_association() {
+    for f in FAMILIES {
+        let (client, vip) = ((f.client(), 40_000), (f.vip_local(), 38412));
+        for (chunk, answered) in
+            [(DATA, ABORT), (HEARTBEAT, ABORT), (INIT_ACK, ABORT), (SHUTDOWN_ACK, SHUTDOWN_COMPLETE)]
+        {
+            let packet = Packet::new(client, Layer4::Sctp(chunk), vip).build();
+            let sent = answer(&mut Node::new(), CLIENT, &packet);
+            let seen = verify(&sent);
+            assert_eq!((seen.src, seen.dst, seen.layer4), (vip, client, Some(Layer4::Sctp(answered))));
+            let at = if f == Family::V4 { 34 } else { 54 };
+            assert_eq!(sent[at + 4..at + 8], packet[at + 4..at + 8], "the tag is reflected,");
+            assert_eq!(sent[at + 12..], [answered, 1, 0, 4], "and the chunk says so");
+        }
+        for chunk in [ABORT, COOKIE_ECHO, SHUTDOWN_COMPLETE] {
+            let packet = Packet::new(client, Layer4::Sctp(chunk), vip).build();
+            assert_eq!(Node::new().send(CLIENT, &packet), Vec::<Vec<u8>>::new());
+        }
     }
 }
 

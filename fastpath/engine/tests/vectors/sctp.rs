@@ -4,7 +4,7 @@ use atalho_engine::verdict::{DropReason, PuntReason};
 
 use crate::lab::damage::changed;
 use crate::lab::packet::{Layer4, Packet};
-use crate::lab::sctp::{COOKIE_ECHO, DATA, HEARTBEAT, INIT, INIT_ACK, mend};
+use crate::lab::sctp::{ABORT, COOKIE_ECHO, DATA, HEARTBEAT, INIT, INIT_ACK, mend};
 use crate::lab::*;
 use crate::{Vector, vector};
 
@@ -60,9 +60,13 @@ fn wrong_checksum() {
 
 fn what_begins() {
     for f in FAMILIES {
-        for chunk in [DATA, INIT_ACK, HEARTBEAT, COOKIE_ECHO] {
-            let packet = Packet::new((f.client(), 40_000), Layer4::Sctp(chunk), (f.vip_local(), SERVICE_PORT));
-            Lab::new().drops("not an INIT", CLIENT, &packet.build(), DropReason::SctpNotInit);
+        let packet =
+            |chunk| Packet::new((f.client(), 40_000), Layer4::Sctp(chunk), (f.vip_local(), SERVICE_PORT)).build();
+        for chunk in [DATA, INIT_ACK, HEARTBEAT] {
+            Lab::new().punts("not an INIT", CLIENT, &packet(chunk), PuntReason::NoConnection);
+        }
+        for chunk in [COOKIE_ECHO, ABORT] {
+            Lab::new().drops("nobody answers it", CLIENT, &packet(chunk), DropReason::SctpNotInit);
         }
     }
 }

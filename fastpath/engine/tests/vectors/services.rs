@@ -33,6 +33,7 @@ pub const VECTORS: &[Vector] = &[
         "no endpoint, no port, no Service: each refused as it must be",
         refusals_of_services,
     ),
+    vector("RFC 9293 section 3.5.2", "the middle of an unknown connection is given to no endpoint", middles),
     vector(
         "Service v1, loadBalancerSourceRanges",
         "who is in no range is dropped, also where nobody serves",
@@ -333,9 +334,28 @@ fn refusals_of_services() {
         lab.drops("an address that no Service has", CLIENT, &to(f.vip_unallocated(), 80), DropReason::NoVipPort);
         let echo = Packet::echo(f.client(), Layer4::EchoRequest(7), f.vip_local());
         lab.punts("echo to a VIP", CLIENT, &echo.build(), PuntReason::EchoToVip);
-        for flags in [ACK, SYN_ACK, Layer4::Tcp(1 | 16), Layer4::Tcp(4)] {
-            let middle = Packet::new(client, flags, (f.vip_local(), 80));
-            lab.drops("the middle of an unknown connection", CLIENT, &middle.build(), DropReason::TcpNotSyn);
+        assert_eq!(lab.books().admitted, 0);
+        assert_eq!(lab.table.count(), 0);
+    }
+}
+
+/// Whether there are endpoints, here or elsewhere, or none, or no such port, or no Service any more.
+fn middles() {
+    for f in FAMILIES {
+        let mut lab = Lab::new();
+        for to in [
+            (f.vip_local(), 80),
+            (f.vip_empty(), 80),
+            (f.vip_elsewhere(), 80),
+            (f.vip_local(), 81),
+            (f.vip_unallocated(), 80),
+        ] {
+            for flags in [ACK, SYN_ACK, Layer4::Tcp(1 | 16)] {
+                let middle = Packet::new((f.client(), 40_000), flags, to);
+                lab.punts("the middle of an unknown connection", CLIENT, &middle.build(), PuntReason::NoConnection);
+            }
+            let reset = Packet::new((f.client(), 40_000), Layer4::Tcp(4), to);
+            lab.drops("a reset of an unknown connection", CLIENT, &reset.build(), DropReason::TcpNotSyn);
         }
         assert_eq!(lab.books().admitted, 0);
         assert_eq!(lab.table.count(), 0);

@@ -1,0 +1,67 @@
+//! Which flows end, whatever told of the change, or nothing did: the table is compared with what is known now.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use atalho_engine::flow::Protocol;
+
+use crate::bench::{Bench, until};
+use crate::namespace::in_namespace;
+use crate::objects::{SERVICE, slice};
+
+fn connect(bench: &Bench) {
+    bench.connect(Protocol::Udp, 53, 5353);
+    bench.connect(Protocol::Tcp, 80, 8080);
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_flow_that_a_worker_makes_by_the_tables_before_ends_too() {
+    in_namespace(|| {
+        let bench = Bench::new();
+        bench.write("service.yaml", SERVICE);
+        bench.write("slice.yaml", &slice(&["10.244.2.7"]));
+        let control = bench.start().unwrap();
+        assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
+        // A worker begins a batch and is held up in it.
+        bench.epochs.enter(&bench.queues[0].epoch);
+        bench.write("slice.yaml", &slice(&["10.244.2.8"]));
+        until("the change", || bench.endpoints(Protocol::Tcp, 80) == [address("10.244.2.8")]);
+        std::thread::sleep(Duration::from_millis(300));
+        connect(&bench);
+        bench.epochs.leave(&bench.queues[0].epoch);
+        bench.work_until(0);
+        control.shutdown();
+    });
+}
+
+#[test]
+fn what_went_while_nobody_looked_is_found_after_the_first_lists() {
+    in_namespace(|| {
+        let bench = Bench::new();
+        bench.write("service.yaml", SERVICE);
+        for (endpoints, left) in [(vec!["10.244.2.7", "10.244.2.8"], 2), (vec!["10.244.2.8"], 0)] {
+            bench.write("slice.yaml", &slice(&endpoints));
+            if left > 0 {
+                connect(&bench);
+                // Of a port that nobody knows: when it has ended, the others have been looked at.
+                bench.connect(Protocol::Tcp, 443, 8443);
+            }
+            let control = bench.start().unwrap();
+            assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
+            bench.work_until(left);
+            control.shutdown();
+        }
+        // Nor is there anybody to vouch for the endpoint of a Service that went.
+        connect(&bench);
+        std::fs::remove_file(bench.folder.path().join("objects/service.yaml")).unwrap();
+        bench.write("slice.yaml", &slice(&["10.244.2.7"]));
+        let control = bench.start().unwrap();
+        assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
+        bench.work_until(0);
+        control.shutdown();
+    });
+}
