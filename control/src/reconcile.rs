@@ -4,7 +4,9 @@
 //!
 //! - A flow whose port is gone, on either side, ends: the pod that had it is gone, and its address may be given anew.
 //! - UDP through a Service ends once its endpoint is no longer a choice; the next datagram is given another one.
-//! - TCP through a Service runs on while any slice still has the endpoint, ready or not.
+//! - TCP and SCTP through a Service run on while any slice still has the endpoint, ready or not: they have more to lose than a
+//!   datagram. What their clients send after the end is answered with a reset or an abort, and they begin anew.
+//! - Whatever leads to an endpoint's address ends where that address is another pod's by now: nobody gets his predecessor's.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -17,11 +19,19 @@ use atalho_engine::handoff::WorkerQueues;
 use atalho_engine::service::{Vip, VipKey};
 use atalho_engine::tables::Tables;
 
+use crate::model::Inherited;
+
 /// Shortest time between two scans: changes gather meanwhile.
 pub const PAUSE: Duration = Duration::from_millis(100);
 
 /// Service and endpoint of a flow that is not among the choices: is the endpoint still in a slice of that Service?
 pub type IsKnown<'a> = dyn Fn(&str, (IpAddr, u16)) -> bool + 'a;
+
+/// What is known of the cluster, as far as tables do not say it.
+pub struct Cluster<'a> {
+    pub is_known: &'a IsKnown<'a>,
+    pub inherited: &'a Inherited,
+}
 
 /// What scans need to remember.
 #[derive(Debug, Default)]
@@ -39,10 +49,13 @@ impl Reconciler {
     }
 
     /// Scans the table for what must end.
-    pub fn scan(&mut self, table: &ConnTable, tables: &Tables, is_known: &IsKnown) {
+    pub fn scan(&mut self, table: &ConnTable, tables: &Tables, cluster: &Cluster<'_>) {
         self.departed.retain(|key, _| tables.services.look_up(key).is_none());
-        let mut judge = Judge { tables, departed: &self.departed, is_known, choices: HashMap::new() };
-        self.waiting = table.connections().filter(|connection| judge.ends(connection)).map(|c| c.at).collect();
+        let mut judge = Judge { tables, departed: &self.departed, cluster, choices: HashMap::new() };
+        // Those that wait already were found by reasons that may be forgotten meanwhile.
+        let wait: HashSet<FlowRef> = self.waiting.iter().copied().collect();
+        let found = table.connections().filter(|connection| judge.ends(connection)).map(|c| c.at);
+        self.waiting.extend(found.filter(|at| !wait.contains(at)));
     }
 
     /// How many of those that were found wait for room in a worker's queue.
@@ -72,7 +85,7 @@ impl Reconciler {
 struct Judge<'a> {
     tables: &'a Tables,
     departed: &'a HashMap<VipKey, Arc<str>>,
-    is_known: &'a IsKnown<'a>,
+    cluster: &'a Cluster<'a>,
     /// Endpoints that a VIP may choose now; one entry per VIP that has flows.
     choices: HashMap<VipKey, HashSet<(IpAddr, u16)>>,
 }
@@ -90,6 +103,10 @@ impl Judge<'_> {
         let vip_key = VipKey { address: key.dst, protocol: key.protocol, port: key.dst_port };
         let endpoint = (connection.original.rewrite.dst, connection.original.rewrite.dst_port);
         let vip = self.tables.services.look_up(&vip_key);
+        let service = vip.map(|vip| &vip.service).or_else(|| self.departed.get(&vip_key));
+        if service.is_some_and(|service| self.has_heir(service, endpoint.0)) {
+            return true;
+        }
         if let Some(vip) = vip {
             let choices = self.choices.entry(vip_key).or_insert_with(|| choices_of(vip));
             if choices.contains(&endpoint) {
@@ -99,9 +116,14 @@ impl Judge<'_> {
         if matches!(key.protocol, Protocol::Udp) {
             return true;
         }
-        let service = vip.map(|vip| &vip.service).or_else(|| self.departed.get(&vip_key));
         // A Service that nobody can name went while we were away: nobody can vouch for its endpoint either.
-        !service.is_some_and(|service| (self.is_known)(service, endpoint))
+        !service.is_some_and(|service| (self.cluster.is_known)(service, endpoint))
+    }
+
+    /// `service`: as in the tables, with its port.
+    fn has_heir(&self, service: &str, address: IpAddr) -> bool {
+        let name = service.rsplit_once(':').map_or(service, |(name, _)| name);
+        self.cluster.inherited.get(name).is_some_and(|addresses| addresses.contains(&address))
     }
 }
 
@@ -120,6 +142,8 @@ mod tests {
 
     const POD_PORT: u32 = 11;
     const UPLINK: u32 = 2;
+    /// In order.
+    const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -145,7 +169,7 @@ mod tests {
         tables.ports = Arc::new([(UPLINK, Port::Uplink), (POD_PORT, pod)].into_iter().collect());
         if let Some(endpoints) = endpoints {
             let put = |protocol| (vip_key(protocol), Some(vip(endpoints)));
-            tables.services = Services::default().with_changes([put(Protocol::Tcp), put(Protocol::Udp)]);
+            tables.services = Services::default().with_changes(ALL.map(put));
         }
         tables
     }
@@ -172,18 +196,29 @@ mod tests {
         }
     }
 
-    /// How many of a TCP and a UDP flow end under these tables.
+    /// Which of a TCP, a UDP and an SCTP flow end under these tables.
     fn ended(tables: &Tables, reconciler: &mut Reconciler, known: bool, ingress: u32) -> Vec<Protocol> {
+        ended_with(tables, reconciler, known, ingress, &Inherited::new())
+    }
+
+    fn ended_with(
+        tables: &Tables,
+        reconciler: &mut Reconciler,
+        known: bool,
+        ingress: u32,
+        inherited: &Inherited,
+    ) -> Vec<Protocol> {
         let table = ConnTable::in_memory(64, &[3; atalho_layout::SECRET_WORDS]);
         let epochs = Epochs::new();
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for protocol in ALL {
             table.insert(0, &epochs, &connection(protocol, 40_000, ingress), 1).unwrap();
         }
-        reconciler.scan(&table, tables, &|service, endpoint| {
+        let is_known = |service: &str, endpoint| {
             assert_eq!(service, "default/web:http");
             assert_eq!(endpoint, (ip("10.244.2.7"), 8080));
             known
-        });
+        };
+        reconciler.scan(&table, tables, &Cluster { is_known: &is_known, inherited });
         let queues = vec![WorkerQueues::new(1), WorkerQueues::new(1)];
         assert!(reconciler.hand_over(&queues, &|_| {}));
         let all: Vec<Connection> = table.connections().collect();
@@ -205,23 +240,49 @@ mod tests {
     fn an_endpoint_that_is_no_choice_loses_udp_and_keeps_tcp_while_a_slice_has_it() {
         let tables = tables(Some(&["10.244.2.8"]));
         assert_eq!(ended(&tables, &mut Reconciler::default(), true, POD_PORT), [Protocol::Udp]);
-        assert_eq!(ended(&tables, &mut Reconciler::default(), false, POD_PORT), [Protocol::Tcp, Protocol::Udp]);
+        assert_eq!(ended(&tables, &mut Reconciler::default(), false, POD_PORT), ALL);
     }
 
     #[test]
-    fn a_deleted_service_keeps_tcp_while_its_slice_stands() {
+    fn an_address_that_went_keeps_connections_while_its_service_has_the_endpoint() {
         let tables = tables(None);
         let mut reconciler = Reconciler::default();
-        reconciler.depart(vip_key(Protocol::Tcp), &vip(&[]));
+        ALL.iter().for_each(|protocol| reconciler.depart(vip_key(*protocol), &vip(&[])));
         assert_eq!(ended(&tables, &mut reconciler, true, POD_PORT), [Protocol::Udp]);
-        assert_eq!(ended(&tables, &mut Reconciler::default(), true, POD_PORT), [Protocol::Tcp, Protocol::Udp]);
+        assert_eq!(ended(&tables, &mut Reconciler::default(), true, POD_PORT), ALL);
     }
 
     #[test]
     fn a_pod_that_is_gone_takes_its_flows_with_it() {
         let tables = tables(Some(&["10.244.2.7"]));
-        let all = [Protocol::Tcp, Protocol::Udp];
-        assert_eq!(ended(&tables, &mut Reconciler::default(), true, POD_PORT + 1), all);
+        assert_eq!(ended(&tables, &mut Reconciler::default(), true, POD_PORT + 1), ALL);
+    }
+
+    #[test]
+    fn an_address_that_is_another_pods_by_now_gets_nothing_of_its_predecessors() {
+        let of = |service: &str, address| Inherited::from([(service.into(), [ip(address)].into())]);
+        let ended = |tables: &Tables, inherited: &Inherited| {
+            ended_with(tables, &mut Reconciler::default(), true, POD_PORT, inherited)
+        };
+        let tables = tables(Some(&["10.244.2.7"]));
+        assert_eq!(ended(&tables, &of("default/web", "10.244.2.7")), ALL);
+        // Another's endpoint, another Service's.
+        let none: [Protocol; 0] = [];
+        assert_eq!(ended(&tables, &of("default/web", "10.244.2.8")), none);
+        assert_eq!(ended(&tables, &of("default/other", "10.244.2.7")), none);
+    }
+
+    #[test]
+    fn what_was_found_and_waits_is_not_forgotten_when_its_reason_is() {
+        let table = ConnTable::in_memory(64, &[3; atalho_layout::SECRET_WORDS]);
+        table.insert(0, &Epochs::new(), &connection(Protocol::Tcp, 40_000, POD_PORT), 1).unwrap();
+        let tables = tables(Some(&["10.244.2.7"]));
+        let mut reconciler = Reconciler::default();
+        let heirs = Inherited::from([("default/web".into(), [ip("10.244.2.7")].into())]);
+        for inherited in [heirs, Inherited::new()] {
+            reconciler.scan(&table, &tables, &Cluster { is_known: &|_, _| true, inherited: &inherited });
+            assert_eq!(reconciler.waiting(), 1);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use atalho_control::config::Config;
-use atalho_control::reconcile::Reconciler;
+use atalho_control::reconcile::{Cluster, Reconciler};
 use atalho_engine::affinity::AffinityTable;
 use atalho_engine::conntrack::{ConnTable, Epochs, ExpiryScan};
 use atalho_engine::counters::Counters;
@@ -127,7 +127,9 @@ impl Node {
     }
 
     fn end_flows(&mut self, objects: &Objects) {
-        self.reconciler.scan(&self.table, &self.tables, &|service, endpoint| objects.knows_endpoint(service, endpoint));
+        let is_known = |service: &str, endpoint| objects.knows_endpoint(service, endpoint);
+        let cluster = Cluster { is_known: &is_known, inherited: objects.inherited() };
+        self.reconciler.scan(&self.table, &self.tables, &cluster);
         loop {
             let is_all = self.reconciler.hand_over(std::slice::from_ref(&self.queues), &|_| {});
             while let Some(at) = self.queues.end_flows.pop() {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use atalho_control::compile::{Compiled, NextHopIndexes, OfflinePorts, compile};
 use atalho_control::config::Config;
 use atalho_control::manifests::{Loaded, Manifests};
-use atalho_control::model::{Change, EndpointState, Key, Model};
+use atalho_control::model::{Change, EndpointState, Inherited, Key, Model};
 
 /// Names of the ports that every node has.
 pub const UPLINK: &str = "uplink";
@@ -22,6 +22,8 @@ pub struct Objects {
     ports: OfflinePorts,
     indexes: NextHopIndexes,
     compiled: Compiled,
+    /// Addresses that changed hands with the folder in force.
+    inherited: Inherited,
     /// Of the folder in force.
     keys: BTreeSet<Key>,
     /// Folders that come later, in order.
@@ -53,6 +55,7 @@ impl Objects {
             ports,
             indexes,
             compiled,
+            inherited: Inherited::new(),
             keys,
             later: loaded,
             port_names,
@@ -66,6 +69,7 @@ impl Objects {
     pub fn advance(&mut self) {
         let Some(next) = self.later.pop_front() else { return };
         replace(&mut self.model, &mut self.keys, next);
+        self.inherited = self.model.take_inherited();
         let facts = Arc::new(self.ports.facts(&self.model, &self.config));
         let previous = std::mem::replace(&mut self.compiled, Compiled::empty(&facts, &self.config));
         self.compiled = compile(&self.model, &facts, &self.config, Some(previous), &mut self.indexes);
@@ -84,6 +88,10 @@ impl Objects {
     /// Whether any slice of the Service still has this endpoint.
     pub fn knows_endpoint(&self, service: &str, endpoint: (IpAddr, u16)) -> bool {
         self.model.endpoint_state(service, endpoint.0, endpoint.1) != EndpointState::Gone
+    }
+
+    pub fn inherited(&self) -> &Inherited {
+        &self.inherited
     }
 
     /// `uplink`, `node`, and every pod of the node that any folder has, by name.

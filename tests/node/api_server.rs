@@ -8,7 +8,7 @@ use atalho_benches::lab::objects;
 use atalho_benches::lab::paths::{self, Path, Place};
 use atalho_benches::lab::plan::{Family, OUTSIDE_PORT, Plan, outside_address};
 use atalho_benches::lab::session::Session;
-use atalho_benches::traffic::client::JobKind;
+use atalho_benches::traffic::client::{Job, JobKind};
 
 use crate::support::{assert_all_paths_work, assert_even_and_right, programs, skipped, turn};
 
@@ -49,6 +49,7 @@ fn objects_of_an_api_server_move_traffic_and_outlive_it() {
     start(&mut session, &server, Who::Admin);
     session.daemon_mut().unwrap().wait_ready(Duration::from_secs(20)).unwrap();
     assert_all_paths_work(&mut session, 2.0);
+    let held = hold_all(&mut session);
 
     // It goes: the last tables stay, and the status says so.
     server.stop_server();
@@ -78,7 +79,23 @@ fn objects_of_an_api_server_move_traffic_and_outlive_it() {
         });
         assert!(arrived, "{family:?}: the new endpoint answers nobody");
     }
+    // Not a flow of the other Services has moved, for all that was listed again.
+    session.stop_jobs().unwrap();
+    for outcome in session.wait_for(&held, Duration::from_secs(10)).unwrap() {
+        assert_eq!((outcome.failed, outcome.wrong, outcome.moves.len()), (0, 0, 1), "{outcome:?}");
+    }
     assert_even_and_right(&session);
+}
+
+/// Flows on every path, none of which leads to an endpoint that is replaced.
+fn hold_all(session: &mut Session) -> Vec<u32> {
+    let kinds = [JobKind::HoldTcp, JobKind::HoldUdp];
+    let jobs = Family::BOTH.into_iter().flat_map(paths::paths).flat_map(|path| kinds.map(|kind| (path.clone(), kind)));
+    jobs.map(|(path, kind)| {
+        let job = Job { interval_ms: 200, timeout_ms: 5000, ..paths::job(&path, kind, 300.0) };
+        session.ask(path.from, job).unwrap()
+    })
+    .collect()
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Load-balancer addresses with traffic: from outside, from a pod and from the node, under both policies, and guarded by
-//! source ranges. What counts is who answers and whom the server sees.
+//! Load-balancer addresses and external IPs with traffic: from outside, from a pod and from the node, under both policies, and
+//! guarded by source ranges. What counts is who answers and whom the server sees.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -9,11 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use atalho_benches::lab::command::{ip, run_in};
+use atalho_benches::lab::daemon::{Objects, write_config};
+use atalho_benches::lab::objects;
 use atalho_benches::lab::paths::{self, Path, Place};
 use atalho_benches::lab::plan::{Family, Plan, node_address, outside_address, pod_address, remote_pod_address};
+use atalho_benches::lab::session::Session;
 use atalho_benches::traffic::client::JobKind;
 
-use crate::support::{assert_even_and_right, ready, skipped, turn};
+use crate::support::{assert_even_and_right, programs, skipped, turn};
 
 /// Every endpoint may be asked, and sees the node.
 const OPEN: u8 = 81;
@@ -22,7 +25,10 @@ const KEPT: u8 = 82;
 /// Open for the outside client alone.
 const GUARDED: u8 = 83;
 
-/// The load balancer's address of a Service.
+/// By external IPs.
+const EXTERNAL: u8 = 84;
+
+/// The outside address of a Service.
 fn address(service: u8, family: Family) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(192, 0, 2, service).into(),
@@ -30,15 +36,18 @@ fn address(service: u8, family: Family) -> IpAddr {
     }
 }
 
-/// A Service with a load balancer's addresses, and pod-2 and remote-1 behind it.
-fn objects(service: u8, spec: &str) -> String {
+/// A Service with outside addresses, and pod-2 and remote-1 behind it.
+fn service_with(service: u8, spec: &str) -> String {
     let [v4, v6] = Family::BOTH.map(|family| address(service, family));
     let [cluster4, cluster6] = Family::BOTH.map(|family| paths::cluster_ip(service, family));
+    let (kind, status) = match service {
+        EXTERNAL => ("ClusterIP", String::new()),
+        _ => ("LoadBalancer", format!("status: {{loadBalancer: {{ingress: [{{ip: {v4}}}, {{ip: \"{v6}\"}}]}}}}\n")),
+    };
     let mut text = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: lb-{service}}}\n\
-         spec: {{type: LoadBalancer, clusterIPs: [{cluster4}, \"{cluster6}\"], {spec}\
-         ports: [{{name: http, port: 80}}, {{name: dns, port: 53, protocol: UDP}}]}}\n\
-         status: {{loadBalancer: {{ingress: [{{ip: {v4}}}, {{ip: \"{v6}\"}}]}}}}\n"
+         spec: {{type: {kind}, clusterIPs: [{cluster4}, \"{cluster6}\"], {spec}\
+         ports: [{{name: http, port: 80}}, {{name: dns, port: 53, protocol: UDP}}]}}\n{status}"
     );
     for family in Family::BOTH {
         let _ = write!(
@@ -69,6 +78,9 @@ fn cases(family: Family) -> Vec<(Place, u8, &'static [&'static str], IpAddr)> {
         (Place::Far, GUARDED, both, node),
         (Place::Pod(3), GUARDED, nobody, pod),
         (Place::Node, GUARDED, nobody, node),
+        (Place::Far, EXTERNAL, both, node),
+        (Place::Pod(3), EXTERNAL, both, node),
+        (Place::Node, EXTERNAL, both, node),
     ]
 }
 
@@ -79,7 +91,11 @@ fn load_balancers_are_reached_from_everywhere_by_their_policy() {
     }
     let _turn = turn();
     let plan = Plan::new("at-t-lb");
-    let mut session = ready(&plan);
+    let mut session = Session::build(&plan, &programs()).unwrap();
+    let ranges = "[service]\nexternal_ip_cidrs = [\"192.0.2.80/29\", \"2001:db8:7::/64\"]\n";
+    let config = write_config(&plan, None, ranges).unwrap();
+    session.start_daemon(&config, &Objects::Manifests(objects::write(&plan).unwrap())).unwrap();
+    session.daemon_mut().unwrap().wait_ready(Duration::from_secs(20)).unwrap();
     let [node4, node6] = Family::BOTH.map(node_address);
     let [outside4, outside6] = Family::BOTH.map(outside_address);
     let routes = format!(
@@ -91,11 +107,15 @@ fn load_balancers_are_reached_from_everywhere_by_their_policy() {
         (OPEN, String::new()),
         (KEPT, "externalTrafficPolicy: Local, ".to_owned()),
         (GUARDED, format!("loadBalancerSourceRanges: [\" {outside4}/32\", \"{outside6}/128\"], ")),
+        (
+            EXTERNAL,
+            format!("externalIPs: [{}, \"{}\"], ", address(EXTERNAL, Family::V4), address(EXTERNAL, Family::V6)),
+        ),
     ] {
-        fs::write(plan.manifests().join(format!("lb-{service}.yaml")), objects(service, &spec)).unwrap();
+        fs::write(plan.manifests().join(format!("lb-{service}.yaml")), service_with(service, &spec)).unwrap();
     }
     let daemon = session.daemon_mut().unwrap();
-    daemon.wait_for(Duration::from_secs(10), "the load balancers", |status| status.services == before + 3).unwrap();
+    daemon.wait_for(Duration::from_secs(10), "the load balancers", |status| status.services == before + 4).unwrap();
     wait_for_routes(&plan);
 
     let mut asked = Vec::new();
@@ -136,7 +156,9 @@ fn wait_for_routes(plan: &Plan) {
         let (kind, to) = (if family == Family::V4 { "-4" } else { "-6" }, address(service, family).to_string());
         !run_in(&plan.node(), "ip", &[kind, "route", "show", "exact", &to]).unwrap().trim().is_empty()
     };
-    let all = || [OPEN, KEPT, GUARDED].into_iter().all(|n| Family::BOTH.into_iter().all(|family| has_route(n, family)));
+    let all = || {
+        [OPEN, KEPT, GUARDED, EXTERNAL].into_iter().all(|n| Family::BOTH.into_iter().all(|family| has_route(n, family)))
+    };
     while !all() {
         assert!(Instant::now() < deadline, "no routes into the funnel for load balancers");
         thread::sleep(Duration::from_millis(50));

@@ -6,6 +6,7 @@
 mod answers;
 mod api_server;
 mod ask;
+mod associations;
 mod balancers;
 mod books;
 mod burden;

@@ -139,6 +139,17 @@ pub struct Endpoint {
     pub conditions: Option<EndpointConditions>,
     pub node_name: Option<String>,
     pub hints: Option<EndpointHints>,
+    pub target_ref: Option<ObjectReference>,
+}
+
+/// The object behind an endpoint, mostly a pod.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct ObjectReference {
+    pub kind: Option<String>,
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    pub uid: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]

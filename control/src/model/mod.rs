@@ -12,6 +12,7 @@ mod admission;
 pub mod api;
 mod claims;
 mod external;
+mod heirs;
 mod node;
 mod object;
 mod service;
@@ -30,6 +31,7 @@ use ipnet::IpNet;
 use crate::config::Config;
 
 pub use external::External;
+pub use heirs::Inherited;
 pub use node::{NodeObject, PodObject};
 pub(crate) use object::Fault;
 pub use object::{Change, Key, Kind, Object, Refusal, Source};
@@ -79,6 +81,9 @@ pub struct Model {
     changed: BTreeMap<u64, ServiceName>,
     changed_at: HashMap<ServiceName, u64>,
     names: HashSet<Arc<str>>,
+    left: heirs::Left,
+    /// The API server's own slices that were deleted and stay in force, for want of others.
+    outlived: BTreeSet<Key>,
 }
 
 impl Model {
@@ -144,9 +149,7 @@ impl Model {
                 }
             }
             Kind::EndpointSlice => {
-                if let Some(old) = self.slices.remove(key) {
-                    self.untie(key, old.object.service);
-                }
+                self.delete_slice(key);
             }
             Kind::Pod => {
                 let changed = self.pods.remove(key).is_some();

@@ -1,6 +1,7 @@
 //! An EndpointSlice, reduced and checked. Endpoints that must not be reached are left out one by one and reported; a
 //! slice whose ports make no sense is refused as a whole.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ pub struct SliceEndpoint {
     pub node: Option<Arc<str>>,
     pub condition: Condition,
     pub hints: Option<Box<Hints>>,
+    /// A hash of what names the object behind it: its uid, else its kind and name. `None`: nobody says.
+    pub target: Option<u64>,
 }
 
 /// Whom an endpoint is for, as the controller spread them (KEP-2433, KEP-3015).
@@ -116,12 +119,22 @@ impl Slice {
                     node: endpoint.node_name.as_deref().filter(|node| !node.is_empty()).map(&mut *intern),
                     condition: Condition::of(endpoint.conditions.as_ref()),
                     hints: endpoint.hints.as_ref().and_then(|hints| Hints::of(hints, intern)),
+                    target: endpoint.target_ref.as_ref().map(target),
                 }),
                 Err(fault) => left_out.push(fault),
             }
         }
         Ok((reduced, left_out))
     }
+}
+
+fn target(object: &api::ObjectReference) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match object.uid.as_deref().filter(|uid| !uid.is_empty()) {
+        Some(uid) => uid.hash(&mut hasher),
+        None => (&object.kind, &object.namespace, &object.name).hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 /// The first address of endpoint `n`: the only one that counts.

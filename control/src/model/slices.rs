@@ -31,6 +31,7 @@ impl Model {
         if old.is_none_or(|old| old.object != slice) {
             let service = slice.service.clone();
             if let Some(old) = self.slices.remove(key) {
+                self.note_left(&old.object, Some(&slice));
                 self.untie(key, old.object.service);
             }
             if let Some(service) = service {
@@ -39,7 +40,40 @@ impl Model {
             }
         }
         self.slices.insert(key.clone(), Stored { object: slice, source: source.clone() });
+        self.outlive(key);
         Ok(())
+    }
+
+    pub(super) fn delete_slice(&mut self, key: &Key) {
+        let is_api_servers = self.slices.get(key).is_some_and(|slice| leads_to_api_server(&slice.object));
+        // Or deletes it, see above.
+        if is_api_servers && !self.has_other_of_api_server(key) {
+            self.outlived.insert(key.clone());
+            return;
+        }
+        self.outlived.remove(key);
+        if let Some(old) = self.slices.remove(key) {
+            self.note_left(&old.object, None);
+            self.untie(key, old.object.service);
+        }
+    }
+
+    /// The slice `key` is there again, or another one in the place of those that were deleted.
+    fn outlive(&mut self, key: &Key) {
+        self.outlived.remove(key);
+        let over: Vec<Key> = self.outlived.iter().filter(|old| self.has_other_of_api_server(old)).cloned().collect();
+        over.iter().for_each(|old| self.delete_slice(old));
+    }
+
+    /// Whether another slice of the API server's, of the same family, has endpoints and has not been deleted.
+    fn has_other_of_api_server(&self, key: &Key) -> bool {
+        let is_ipv4 = self.slices.get(key).map(|slice| slice.object.is_ipv4);
+        self.slices_of(API_SERVER).any(|(other, slice)| {
+            other != key
+                && Some(slice.is_ipv4) == is_ipv4
+                && !slice.endpoints.is_empty()
+                && !self.outlived.contains(other)
+        })
     }
 
     pub(super) fn untie(&mut self, slice: &Key, service: Option<ServiceName>) {
@@ -85,4 +119,8 @@ impl Model {
             None => EndpointState::Gone,
         }
     }
+}
+
+fn leads_to_api_server(slice: &Slice) -> bool {
+    slice.service.as_deref() == Some(API_SERVER) && !slice.endpoints.is_empty()
 }

@@ -320,3 +320,98 @@ fn the_api_servers_service_keeps_its_last_endpoints_when_its_slice_goes_empty() 
         assert_eq!(model.endpoint_count(), 2, "{name}");
     }
 }
+
+#[test]
+fn the_api_servers_service_keeps_its_last_endpoints_when_its_slice_is_deleted() {
+    for (name, left) in [("kubernetes", 1), ("web", 0)] {
+        let mut model = Model::default();
+        let slice = SLICE.replace("service-name: web", &format!("service-name: {name}"));
+        let [first, second] = ["web-1", "web-2"].map(|own| slice.replace("web-1", own));
+        put(&mut model, 1, &format!("{first}[{{addresses: [10.0.0.1]}}]}}"));
+        delete(&mut model, Kind::EndpointSlice, "web-1");
+        delete(&mut model, Kind::EndpointSlice, "web-1");
+        assert_eq!(model.endpoint_count(), left, "{name}");
+        // Another one takes its place, and is the last one then.
+        put(&mut model, 1, &format!("{second}[{{addresses: [10.0.0.2]}}, {{addresses: [10.0.0.3]}}]}}"));
+        assert_eq!(model.endpoint_count(), 2, "{name}");
+        delete(&mut model, Kind::EndpointSlice, "web-2");
+        assert_eq!(model.endpoint_count(), 2 * left, "{name}");
+        // The same comes back, and goes while there is another.
+        put(&mut model, 1, &format!("{second}[{{addresses: [10.0.0.4]}}]}}"));
+        put(&mut model, 1, &format!("{first}[{{addresses: [10.0.0.5]}}]}}"));
+        assert_eq!(model.endpoint_count(), 2, "{name}");
+        delete(&mut model, Kind::EndpointSlice, "web-1");
+        assert_eq!(model.endpoint_count(), 1, "{name}");
+    }
+}
+
+#[test]
+fn an_address_is_inherited_where_another_object_has_it_and_only_there() {
+    let endpoint =
+        |address: &str, uid: &str| format!("{{addresses: [{address}], targetRef: {{kind: Pod, name: a, uid: {uid}}}}}");
+    let [first, second] = ["web-1", "web-2"].map(|own| SLICE.replace("web-1", own));
+    let one = |slice: &str, endpoints: &[String]| format!("{slice}[{}]}}", endpoints.join(", "));
+    let (a, b) = (endpoint("10.0.0.1", "u1"), endpoint("10.0.0.2", "u2"));
+    let heir = endpoint("10.0.0.1", "u3");
+    let inherited = |change: &dyn Fn(&mut Model)| {
+        let mut model = Model::default();
+        put(&mut model, 1, &one(&first, &[a.clone(), b.clone()]));
+        assert!(!model.has_left());
+        change(&mut model);
+        let inherited: Vec<String> =
+            model.take_inherited().into_values().flatten().map(|address| address.to_string()).collect();
+        assert!(!model.has_left() && model.take_inherited().is_empty());
+        inherited
+    };
+    let none: [&str; 0] = [];
+    // In place; by way of nobody; after the slice itself was gone, as in a new list; before the old slice changes.
+    assert_eq!(inherited(&|model| put(model, 1, &one(&first, &[heir.clone(), b.clone()]))), ["10.0.0.1"]);
+    assert_eq!(
+        inherited(&|model| {
+            put(model, 1, &one(&first, &[b.clone()]));
+            put(model, 1, &one(&first, &[b.clone(), heir.clone()]));
+        }),
+        ["10.0.0.1"]
+    );
+    assert_eq!(
+        inherited(&|model| {
+            delete(model, Kind::EndpointSlice, "web-1");
+            put(model, 1, &one(&second, &[b.clone(), heir.clone()]));
+        }),
+        ["10.0.0.1"]
+    );
+    assert_eq!(
+        inherited(&|model| {
+            put(model, 1, &one(&second, &[heir.clone()]));
+            put(model, 1, &one(&first, &[b.clone()]));
+        }),
+        ["10.0.0.1"]
+    );
+    // Gone, come back, moved to another slice, changed in readiness, or seen to already: nobody's heir.
+    assert_eq!(inherited(&|model| put(model, 1, &one(&first, &[b.clone()]))), none);
+    assert_eq!(
+        inherited(&|model| {
+            put(model, 1, &one(&first, &[b.clone()]));
+            put(model, 1, &one(&first, &[a.clone()]));
+        }),
+        none
+    );
+    assert_eq!(
+        inherited(&|model| {
+            put(model, 1, &one(&second, &[a.clone(), b.clone()]));
+            delete(model, Kind::EndpointSlice, "web-1");
+        }),
+        none
+    );
+    let unready = a.replace("targetRef", "conditions: {ready: false}, targetRef");
+    assert_eq!(inherited(&|model| put(model, 1, &one(&first, &[unready.clone(), b.clone()]))), none);
+    assert_eq!(
+        inherited(&|model| {
+            put(model, 1, &one(&first, &[b.clone()]));
+            model.take_inherited();
+            put(model, 1, &one(&first, &[heir.clone()]));
+            assert_eq!(model.take_inherited(), Inherited::new());
+        }),
+        none
+    );
+}

@@ -1,10 +1,11 @@
 //! The scan for flows whose endpoint or port is gone.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Publisher;
 use crate::model::EndpointState;
-use crate::reconcile;
+use crate::reconcile::{self, Cluster};
 
 /// A worker that is still at a batch is looked for again so soon.
 const HELD: Duration = Duration::from_millis(1);
@@ -19,13 +20,16 @@ impl Publisher {
         self.scan_at = None;
         self.scanned_at = Some(now);
         let Some(compiled) = &self.compiled else { return };
+        let inherited = &self.model.take_inherited();
         let model = &self.model;
-        self.reconciler.scan(&self.parts.table, &compiled.tables, &|service, endpoint| {
+        let is_known = |service: &str, endpoint: (IpAddr, u16)| {
             model.endpoint_state(service, endpoint.0, endpoint.1) != EndpointState::Gone
-        });
+        };
+        let cluster = Cluster { is_known: &is_known, inherited };
+        self.reconciler.scan(&self.parts.table, &compiled.tables, &cluster);
         let found = self.reconciler.waiting();
         if !self.reconciler.hand_over(&self.parts.queues, &*self.parts.wake) {
-            // A queue is full: what is left is found again by the next scan.
+            // A queue is full: what is left is handed over after the next scan.
             self.scan_at = Some(now + reconcile::PAUSE);
         }
         let ended = found - self.reconciler.waiting();

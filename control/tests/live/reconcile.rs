@@ -65,3 +65,29 @@ fn what_went_while_nobody_looked_is_found_after_the_first_lists() {
         control.shutdown();
     });
 }
+
+#[test]
+fn a_pod_that_gets_the_address_of_an_endpoint_gets_no_flow_of_it() {
+    in_namespace(|| {
+        let bench = Bench::new();
+        bench.write("service.yaml", SERVICE);
+        let of = |uid: &str| {
+            let target = format!("targetRef: {{kind: Pod, name: web-0, uid: {uid}}}, conditions");
+            slice(&["10.244.2.7", "10.244.2.8"]).replacen("conditions", &target, 1)
+        };
+        bench.write("slice.yaml", &of("first"));
+        let control = bench.start().unwrap();
+        assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
+        connect(&bench);
+        bench.write("slice.yaml", &of("second"));
+        bench.work_until(0);
+        assert_eq!(bench.endpoints(Protocol::Udp, 53).len(), 2, "it is an endpoint as well");
+        // What comes now is his.
+        connect(&bench);
+        bench.write("slice.yaml", &of("second").replace("10.244.2.8", "10.244.2.9"));
+        until("the change", || bench.endpoints(Protocol::Udp, 53).contains(&address("10.244.2.9")));
+        std::thread::sleep(Duration::from_millis(300));
+        bench.work_until(2);
+        control.shutdown();
+    });
+}
