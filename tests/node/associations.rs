@@ -123,16 +123,16 @@ fn put(plan: &Plan, pod: usize) {
     replace_file(&plan.manifests(), "diameter.yaml", &beside).unwrap();
 }
 
-/// Sends a packet from source to destination, and returns what SCTP comes in at a place then, as tcpdump tells it.
+/// Sends a packet from source to destination, and returns what SCTP passes at a place then, as tcpdump tells it.
 fn said(session: &Session, from: Place, (src, dst): (SocketAddr, SocketAddr), kind: u8, at: Place) -> Vec<String> {
-    let capture = Capture::start(&session.namespace(at), "eth0", "inbound and sctp").unwrap();
+    let capture = Capture::start(&session.namespace(at), "eth0", "sctp").unwrap();
     let sent = frame(macs(session.plan(), from), src, dst, kind);
     assert_eq!(session.send_frames(from, "eth0", &[sent], 1).unwrap(), 1);
     thread::sleep(Duration::from_millis(300));
     capture.finish().unwrap()
 }
 
-/// The ends of the one packet with such a chunk that comes in.
+/// The ends of the one packet with such a chunk that passes.
 #[track_caller]
 fn one(
     session: &Session,
@@ -144,7 +144,8 @@ fn one(
 ) -> [SocketAddr; 2] {
     let lines = said(session, from, ends_of, kind, at);
     let found: Vec<_> = lines.iter().filter(|line| line.contains(chunk)).collect();
-    let [line] = &found[..] else { panic!("{ends_of:?}: not one {chunk} at {at:?}: {lines:?}") };
+    let drops = session.daemon().unwrap().status().unwrap().drops;
+    let [line] = &found[..] else { panic!("{ends_of:?}: not one {chunk} at {at:?}: {lines:?}, {drops:?}") };
     ends(line)
 }
 

@@ -51,7 +51,8 @@ fn count(prefix: &str, scheduler: &str) {
 
     let published = |session: &Session| session.daemon().unwrap().status().unwrap().published;
     let mut publications = 0;
-    let ends: [fn(&mut Daemon); 2] = [|daemon| drop(daemon.terminate().unwrap()), |daemon| daemon.kill().unwrap()];
+    let ends: [fn(&mut Daemon); 2] =
+        [|daemon| assert!(daemon.terminate().unwrap().0.success()), |daemon| daemon.kill().unwrap()];
     for end in ends.map(Some).into_iter().chain([None]) {
         let before = published(&session);
         churn(&plan);

@@ -350,12 +350,13 @@ fn an_address_is_inherited_where_another_object_has_it_and_only_there() {
     let endpoint =
         |address: &str, uid: &str| format!("{{addresses: [{address}], targetRef: {{kind: Pod, name: a, uid: {uid}}}}}");
     let [first, second] = ["web-1", "web-2"].map(|own| SLICE.replace("web-1", own));
-    let one = |slice: &str, endpoints: &[String]| format!("{slice}[{}]}}", endpoints.join(", "));
-    let (a, b) = (endpoint("10.0.0.1", "u1"), endpoint("10.0.0.2", "u2"));
-    let heir = endpoint("10.0.0.1", "u3");
+    let one = |slice: &str, endpoints: &[&str]| format!("{slice}[{}]}}", endpoints.join(", "));
+    let [a, b, heir] =
+        [("10.0.0.1", "u1"), ("10.0.0.2", "u2"), ("10.0.0.1", "u3")].map(|(address, uid)| endpoint(address, uid));
+    let (a, b, heir) = (&*a, &*b, &*heir);
     let inherited = |change: &dyn Fn(&mut Model)| {
         let mut model = Model::default();
-        put(&mut model, 1, &one(&first, &[a.clone(), b.clone()]));
+        put(&mut model, 1, &one(&first, &[a, b]));
         assert!(!model.has_left());
         change(&mut model);
         let inherited: Vec<String> =
@@ -365,51 +366,51 @@ fn an_address_is_inherited_where_another_object_has_it_and_only_there() {
     };
     let none: [&str; 0] = [];
     // In place; by way of nobody; after the slice itself was gone, as in a new list; before the old slice changes.
-    assert_eq!(inherited(&|model| put(model, 1, &one(&first, &[heir.clone(), b.clone()]))), ["10.0.0.1"]);
+    assert_eq!(inherited(&|model| put(model, 1, &one(&first, &[heir, b]))), ["10.0.0.1"]);
     assert_eq!(
         inherited(&|model| {
-            put(model, 1, &one(&first, &[b.clone()]));
-            put(model, 1, &one(&first, &[b.clone(), heir.clone()]));
+            put(model, 1, &one(&first, &[b]));
+            put(model, 1, &one(&first, &[b, heir]));
         }),
         ["10.0.0.1"]
     );
     assert_eq!(
         inherited(&|model| {
             delete(model, Kind::EndpointSlice, "web-1");
-            put(model, 1, &one(&second, &[b.clone(), heir.clone()]));
+            put(model, 1, &one(&second, &[b, heir]));
         }),
         ["10.0.0.1"]
     );
     assert_eq!(
         inherited(&|model| {
-            put(model, 1, &one(&second, &[heir.clone()]));
-            put(model, 1, &one(&first, &[b.clone()]));
+            put(model, 1, &one(&second, &[heir]));
+            put(model, 1, &one(&first, &[b]));
         }),
         ["10.0.0.1"]
     );
     // Gone, come back, moved to another slice, changed in readiness, or seen to already: nobody's heir.
-    assert_eq!(inherited(&|model| put(model, 1, &one(&first, &[b.clone()]))), none);
+    assert_eq!(inherited(&|model| put(model, 1, &one(&first, &[b]))), none);
     assert_eq!(
         inherited(&|model| {
-            put(model, 1, &one(&first, &[b.clone()]));
-            put(model, 1, &one(&first, &[a.clone()]));
+            put(model, 1, &one(&first, &[b]));
+            put(model, 1, &one(&first, &[a]));
         }),
         none
     );
     assert_eq!(
         inherited(&|model| {
-            put(model, 1, &one(&second, &[a.clone(), b.clone()]));
+            put(model, 1, &one(&second, &[a, b]));
             delete(model, Kind::EndpointSlice, "web-1");
         }),
         none
     );
-    let unready = a.replace("targetRef", "conditions: {ready: false}, targetRef");
-    assert_eq!(inherited(&|model| put(model, 1, &one(&first, &[unready.clone(), b.clone()]))), none);
+    let unready = &*a.replace("targetRef", "conditions: {ready: false}, targetRef");
+    assert_eq!(inherited(&|model| put(model, 1, &one(&first, &[unready, b]))), none);
     assert_eq!(
         inherited(&|model| {
-            put(model, 1, &one(&first, &[b.clone()]));
+            put(model, 1, &one(&first, &[b]));
             model.take_inherited();
-            put(model, 1, &one(&first, &[heir.clone()]));
+            put(model, 1, &one(&first, &[heir]));
             assert_eq!(model.take_inherited(), Inherited::new());
         }),
         none
