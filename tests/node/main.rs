@@ -28,6 +28,7 @@ mod pod_frames;
 mod refusals;
 mod restart;
 mod services;
+mod steadiness;
 mod stops;
 mod streams;
 mod support;

@@ -336,7 +336,7 @@ impl Driver {
         match verdict {
             // An answer to what is over comes to the node and finds nobody, or comes from an endpoint and is a beginning.
             Verdict::Drop(DropReason::NotForUs) if to_node && tuple.dst.1 != NODE_PORT_REMOTE => Ok(()),
-            Verdict::Drop(DropReason::TcpNotSyn) if !starts && !(is_service && is_answerable) => {
+            Verdict::Drop(DropReason::TcpNotSyn) if !(starts || is_service && is_answerable) => {
                 self.counts.not_syn += 1;
                 Ok(())
             }
