@@ -20,8 +20,6 @@
 #define CLIENT_FLOWS 32768
 #define FLOWS_MAX (1 << 20)
 
-static long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)26;
-
 /* Set by the loader; addresses and ports in host byte order. The template is a whole frame of flow 0, sequence 0, with
  * right checksums. Clients, Services and endpoints stand in rows: flow i goes to Service i % services, whose endpoints
  * follow those of the Service before it. */

@@ -5,7 +5,7 @@ use std::process::{Command, exit};
 use std::{env, fs};
 
 /// One object per file; the loader embeds them by these names.
-const PROGRAMS: [&str; 4] = ["steer", "funnel", "pod", "deliver"];
+const PROGRAMS: [&str; 5] = ["steer", "funnel", "pod", "loopback", "deliver"];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

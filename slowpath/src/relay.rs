@@ -56,7 +56,7 @@ pub fn copies(packet: &Punted<'_>, nodes: &[IpAddr], tables: &Tables, next_hops:
                 copies.unresolved.push(neighbour);
                 continue;
             }
-            Routed::Local | Routed::Unreachable | Routed::Blackhole => continue,
+            Routed::Local | Routed::Elsewhere | Routed::Unreachable | Routed::Blackhole => continue,
         };
         match next_hop {
             Some(NextHop { kind: NextHopKind::Uplink, destination: Some(mac), source, .. }) => {

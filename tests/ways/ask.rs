@@ -57,8 +57,8 @@ const MORE_PATIENCE_MS: u64 = 4000;
 /// a server's socket takes some hundred datagrams.
 const AT_ONCE: u64 = 6;
 const ROUNDS: u64 = 5;
-/// Of so many a busy machine may lose one; a way on which every second one is lost loses more than a fifth of them.
-const LOST_AT_LEAST: u64 = 5;
+/// Of so many a busy machine may lose one. Of a way on which every second one is lost, fewer come to be with a probability of 4e-6.
+const LOST_AT_LEAST: u64 = 10;
 const WAVE_AT_MOST: Duration = Duration::from_secs(60);
 
 /// Asks every cell from every source in every variant.

@@ -59,6 +59,7 @@ pub const WAYS: [(&str, &[Place]); 11] = [
         "what the node forwards for others",
         &[
             (Target::OutsideAddress, None, Host::Container),
+            (Target::PodAddress, None, Host::Container),
             (Target::ClusterIp, Some((Behind::Remote, Policy::Cluster)), Host::Container),
         ],
     ),

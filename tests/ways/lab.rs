@@ -6,10 +6,11 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use atalho_benches::apiserver::{self, ApiServer};
+use atalho_benches::lab::command::run_in;
 use atalho_benches::lab::lock::Lock;
 use atalho_benches::lab::plan::{Family, Plan};
 use atalho_benches::lab::session::Programs;
-use atalho_benches::lab::stack::wrong_packets;
+use atalho_benches::lab::stack::{counters, wrong_packets};
 use atalho_benches::traffic::driver::Agent;
 
 use crate::hosts::{ENDPOINT_PORT, HOSTS, Host, PLAIN_PORT};
@@ -69,12 +70,27 @@ impl Lab {
         let mut wrong = Vec::new();
         for host in HOSTS {
             let mut counted = wrong_packets(&self.network.namespace(host))?;
-            // What asks for its loopback address from off the node, IPv6 counts as a wrong header (ip6_rcv_core).
+            // See `loopback_refusals`.
             if host == Host::Node {
-                counted.remove("Ip6InHdrErrors");
+                counted.remove(REFUSED_V6);
             }
             wrong.extend(counted.into_iter().map(|(name, count)| format!("{}: {name} {count}", host.name())));
         }
         Ok(wrong)
     }
+
+    /// Packets for its loopback addresses that node-a has got from its link, and refused: that they came is what their silence
+    /// is worth. IPv6 counts them as wrong headers (ip6_rcv_core), IPv4 as martians of the whole machine.
+    pub fn loopback_refusals(&self) -> Result<[u64; 2]> {
+        let namespace = self.network.namespace(Host::Node);
+        let martians = run_in(&namespace, "cat", &["/proc/net/stat/rt_cache"])?;
+        let mut lines = martians.lines().map(str::split_whitespace);
+        let names = lines.next().context("/proc/net/stat/rt_cache is empty")?;
+        let column = names.into_iter().position(|name| name == MARTIANS_V4).context("no count of martians")?;
+        let counts = lines.filter_map(|mut cpu| u64::from_str_radix(cpu.nth(column)?, 16).ok());
+        Ok([counts.sum(), counters(&namespace)?.get(REFUSED_V6).copied().unwrap_or_default()])
+    }
 }
+
+const REFUSED_V6: &str = "Ip6InHdrErrors";
+const MARTIANS_V4: &str = "in_martian_dst";

@@ -13,6 +13,7 @@ mod network;
 mod objects;
 mod proxies;
 mod reasons;
+mod streams;
 
 use std::path::Path;
 
@@ -37,8 +38,11 @@ fn every_way_ends_as_the_document_says() {
     let theirs = ask::all(&mut lab, &cells).expect("answers by kube-proxy");
     proxies.stop(&lab).expect("no trace of kube-proxy");
 
+    let before = lab.loopback_refusals().expect("counters");
     let mut daemons = proxies::start_daemons(&lab).expect("the daemon on both nodes");
     let ours = ask::all(&mut lab, &cells).expect("answers by the daemon");
+    let after = lab.loopback_refusals().expect("counters");
+    let streams = streams::to_own_node_ports(&mut lab).expect("streams that end");
     let wrong = lab.wrong_packets().expect("counters");
     let books = daemons.uneven_books().expect("a status");
     drop(daemons);
@@ -50,6 +54,11 @@ fn every_way_ends_as_the_document_says() {
         std::fs::write(&path, &document.text).expect("a document");
     }
     assert_eq!(document.faults, Vec::<String>::new());
+    assert!(
+        before.iter().zip(after).all(|(before, after)| *before < after),
+        "nobody met a loopback: {before:?} {after:?}"
+    );
+    assert_eq!(streams, Vec::<String>::new());
     assert_eq!((wrong, books), (Vec::new(), Vec::<String>::new()));
     let kept = std::fs::read_to_string(&path).expect("a document");
     let differing = document::differing_lines(&kept, &document.text);

@@ -3,7 +3,7 @@
 use crate::ask::Seen;
 use crate::cells::{Cell, Target};
 use crate::hosts::Host;
-use crate::objects::{Behind, Policy};
+use crate::objects::Behind;
 
 /// A question that was answered in two ways.
 #[derive(Clone, Copy)]
@@ -20,7 +20,7 @@ pub struct Reason {
 }
 
 /// The first that is for a difference counts.
-pub const REASONS: [Reason; 9] = [
+pub const REASONS: [Reason; 6] = [
     Reason {
         text: "Netfilter drops and refuses what a process of the node sends inside the system call that sends it, which \
                fails with EPERM. Here it has left by then: silence is silence, and a refusal comes as an ICMP error.",
@@ -53,30 +53,16 @@ pub const REASONS: [Reason; 9] = [
         is_for: |it| it.cell.target == Target::UnlistedExternalIp,
     },
     Reason {
-        text: "What another runtime's container sends to an address of its node is the node's own: no hook of ours is on its link.",
+        text: "What another runtime's container sends to an address of its own node is the node's affair: none of our hooks stands on \
+               the way. Another node's node port works.",
         is_for: |it| it.source == Host::Container && it.cell.target == Target::NodePort,
     },
     Reason {
-        text: "Open: a node port is not served to processes of its own node.",
-        is_for: |it| it.source == Host::Node && it.cell.target == Target::NodePort,
-    },
-    Reason {
-        text: "Open: an endpoint that is a process of the node does not answer the node itself, nor whom the node forwards for.",
+        text: "A process of the node sees its node ask, where the node forwards for somebody: an answer to him would go past us, \
+               untranslated.",
         is_for: |it| {
-            matches!(it.source, Host::Node | Host::Container)
-                && it.cell.service.is_some_and(|service| service.behind == Behind::Process)
+            it.source == Host::Container && it.cell.service.is_some_and(|service| service.behind == Behind::Process)
         },
-    },
-    Reason {
-        text: "Open: what the node forwards for others comes in by the node's own port and is taken for the node's, which policy \
-               Local does not bind.",
-        is_for: |it| {
-            it.source == Host::Container && it.cell.service.is_some_and(|service| service.policy == Policy::Local)
-        },
-    },
-    Reason {
-        text: "Open: a pod's answer to somebody whom its node forwards for is refused.",
-        is_for: |it| it.source == Host::Container && it.cell.target == Target::PodAddress,
     },
 ];
 

@@ -345,7 +345,7 @@ fn routes(facts: &NodeFacts, pod_ports: &BTreeMap<u32, PodPort<'_>>) -> Vec<Rout
                 route.gateway.map_or(RouteTarget::OnLink, RouteTarget::Gateway)
             }
             (KernelRouteKind::Unicast, Some(i)) if i == facts.funnel || pod_ports.contains_key(&i) => continue,
-            (KernelRouteKind::Unicast, _) => RouteTarget::Unreachable,
+            (KernelRouteKind::Unicast, _) => RouteTarget::Elsewhere,
         };
         if routes.last().is_none_or(|last| last.destination != route.destination) {
             routes.push(Route { destination: route.destination, target });

@@ -415,7 +415,7 @@ fn routes_are_those_of_the_node_that_admission_needs() {
     assert!(matches!(look_up("198.51.100.1"), Routed::NextHop(_)));
     assert_eq!(look_up("192.168.0.77"), Routed::Unresolved("192.168.0.77".parse().unwrap()));
     assert_eq!(look_up("192.168.0.2"), Routed::Local);
-    assert_eq!(look_up("172.31.0.1"), Routed::Unreachable);
+    assert_eq!(look_up("172.31.0.1"), Routed::Elsewhere);
     assert_eq!(look_up("10.66.0.1"), Routed::Unreachable);
     assert_eq!(look_up("10.67.0.1"), Routed::Blackhole);
     assert_eq!(routes.neighbour_to("10.244.1.7".parse().unwrap()), Some("192.168.0.3".parse().unwrap()));

@@ -87,6 +87,7 @@ pub(super) const fn of_kernel(counter: KernelCounter) -> Option<&'static str> {
             "the pods named below send more than their share of a busy node; give it more workers, or them less"
         }
         K::PodTooBig => "set the pod's MTU to the funnel's or less: `ip link` in both",
+        K::EgressTooBig => "have the process send shorter datagrams: a node port takes what the funnel's MTU allows",
         K::PodUnknownPort => "if it grows: `atalho status` says which pod's port is not to be found",
         K::DeliverDeadPort => "nothing: the pod is gone",
         K::RedirectFailed => "see whether the pods' and the uplink's links are up: `ip link`",

@@ -178,7 +178,7 @@ pub(crate) fn stray(tables: &Tables, port: &Port, dst: IpAddr) -> Outcome {
         return Outcome::Drop(DropReason::IcmpUnknownFlow);
     }
     match (egress_to(tables, dst), port) {
-        (Ok(Egress::Node), _) => Outcome::Pass,
+        (Ok(Egress::Node) | Err(Outcome::Pass), _) => Outcome::Pass,
         (Ok(Egress::Uplink(_) | Egress::UplinkUnresolved(_)), Port::Uplink | Port::Node) => Outcome::Pass,
         _ => Outcome::Drop(DropReason::IcmpUnknownFlow),
     }
@@ -220,13 +220,21 @@ fn to_service<'t>(
     })?;
     decision.chosen = Some(endpoint);
     decision.destination = (endpoint.address, endpoint.port);
-    let egress = egress_to(tables, endpoint.address)?;
+    // An endpoint that only the node's stack leads to would answer past us, and the client refuse the answer.
+    let egress = egress_to(tables, endpoint.address).map_err(|outcome| match outcome {
+        Outcome::Pass => Outcome::Punt(PuntReason::Unreachable),
+        other => other,
+    })?;
     decision.egress = Some(egress);
     let is_hairpin = endpoint.address == key.src;
-    // An endpoint that is the node itself answers through this node anyway, and the node's own address as a source
-    // would turn its answer round on the loopback interface.
-    let policy = if matches!(port, Port::Node) { vip.masquerade_node } else { route.masquerade };
-    let is_masqueraded = policy && egress != Egress::Node;
+    let is_masqueraded = match (port, egress) {
+        // The node itself, and whom it forwards for, would be answered past us; by a port of ours, the answer is known on lo.
+        (Port::Node, Egress::Node) => true,
+        // An endpoint that is the node itself answers others through this node anyway.
+        (_, Egress::Node) => false,
+        (Port::Node, _) if is_inside(tables, port, key.src) => vip.masquerade_node,
+        _ => route.masquerade,
+    };
     if is_hairpin || is_masqueraded || leaves_cluster(tables, port, endpoint.address, egress) {
         masquerade(tables, packet, decision)?;
     }
@@ -236,8 +244,17 @@ fn to_service<'t>(
 /// The side of a VIP that applies to a client behind a port.
 #[inline]
 fn side_of<'t>(tables: &Tables, port: &Port, vip: &'t Vip, client: IpAddr) -> &'t Route {
-    let is_inside = !matches!(port, Port::Uplink) || tables.is_pod_address(client);
-    if is_inside { &vip.inside } else { &vip.outside }
+    if is_inside(tables, port, client) { &vip.inside } else { &vip.outside }
+}
+
+/// Whether a client is of this cluster: a pod, or this node. Whom the node's stack forwards for is not.
+#[inline]
+fn is_inside(tables: &Tables, port: &Port, client: IpAddr) -> bool {
+    match port {
+        Port::Pod { .. } => true,
+        Port::Node => tables.is_node_address(client) || tables.is_pod_address(client),
+        Port::Uplink => tables.is_pod_address(client),
+    }
 }
 
 /// A packet to an address that is no Service's.
@@ -320,6 +337,8 @@ fn egress_by_route(tables: &Tables, address: IpAddr) -> Result<Egress, Outcome> 
         Routed::NextHop(next_hop) => Ok(Egress::Uplink(next_hop)),
         Routed::Unresolved(neighbour) => Ok(Egress::UplinkUnresolved(neighbour)),
         Routed::Local => Ok(Egress::Node),
+        // Its stack has a way that is none of ours.
+        Routed::Elsewhere => Err(Outcome::Pass),
         Routed::Unreachable => Err(Outcome::Punt(PuntReason::Unreachable)),
         Routed::Blackhole => Err(Outcome::Drop(DropReason::NoRoute)),
     }

@@ -22,7 +22,9 @@ pub enum RouteTarget {
     OnLink,
     /// An address of the node.
     Local,
-    /// Refused (unreachable, prohibit), or by an interface that is not ours.
+    /// By an interface that is neither ours nor a pod's (containers of another runtime, a VPN): the node's stack forwards.
+    Elsewhere,
+    /// Refused (unreachable, prohibit).
     Unreachable,
     /// Refused in silence.
     Blackhole,
@@ -59,6 +61,7 @@ pub enum Routed {
     /// By this neighbour on the uplink, which has no index yet: ask for it.
     Unresolved(IpAddr),
     Local,
+    Elsewhere,
     Unreachable,
     Blackhole,
 }
@@ -101,7 +104,7 @@ impl Routes {
         match self.longest(destination)?.0 {
             RouteTarget::Gateway(gateway) => Some(gateway),
             RouteTarget::OnLink => Some(destination),
-            RouteTarget::Local | RouteTarget::Unreachable | RouteTarget::Blackhole => None,
+            RouteTarget::Local | RouteTarget::Elsewhere | RouteTarget::Unreachable | RouteTarget::Blackhole => None,
         }
     }
 
@@ -132,6 +135,7 @@ fn first_of<Bits>(
 fn answer_of(target: RouteTarget, neighbours: &FastMap<IpAddr, u32>) -> Option<Routed> {
     Some(match target {
         RouteTarget::Local => Routed::Local,
+        RouteTarget::Elsewhere => Routed::Elsewhere,
         RouteTarget::Unreachable => Routed::Unreachable,
         RouteTarget::Blackhole => Routed::Blackhole,
         RouteTarget::Gateway(neighbour) => by(neighbours, neighbour),

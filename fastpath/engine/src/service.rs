@@ -55,7 +55,7 @@ pub struct Vip {
     pub inside: Route,
     /// For traffic from elsewhere.
     pub outside: Route,
-    /// Rewrite the source of what the node's stack sends, by the inside route: it may be anybody's whom the node serves.
+    /// Rewrite the source of what the node itself sends, by the inside route.
     pub masquerade_node: bool,
     /// The address is the node's own as well: of its other ports none is a Service's for that.
     pub shares_address: bool,

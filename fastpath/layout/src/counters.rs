@@ -33,8 +33,9 @@ kernel_counters! {
     PodPoliced = "pod_policed", "pod packets dropped because their pod had its share of an overloaded worker's queue";
     PodTooBig = "pod_too_big", "pod packets longer than the funnel's MTU: dropped";
     PodUnknownPort = "pod_unknown_port", "pod packets of a port without a record: dropped";
-    EgressClaim = "egress_claim", "packets of the node for a pod or the uplink that belong to a tracked flow, sent into the funnel";
-    EgressPass = "egress_pass", "packets of the node for a pod or the uplink that are not ours";
+    EgressClaim = "egress_claim", "packets of the node for a pod, the uplink or itself that are ours, sent into the funnel";
+    EgressPass = "egress_pass", "packets of the node for a pod, the uplink or itself that are not ours";
+    EgressTooBig = "egress_too_big", "packets of the node for its own node ports, longer than the funnel's MTU: dropped";
     DeliverPod = "deliver_pod", "packets delivered to a pod";
     DeliverNode = "deliver_node", "packets delivered to the node's stack through the funnel";
     DeliverDeadPort = "deliver_dead_port", "packets for a pod port that is gone: dropped";

@@ -14,7 +14,7 @@ use crate::flow::Protocol;
 use crate::fragments;
 use crate::next_hops::NextHops;
 use crate::rewrite;
-use crate::tables::Tables;
+use crate::tables::{Port, Tables};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{self, Content, Packet};
 
@@ -132,6 +132,11 @@ impl Work {
 
     /// What the table says about the packet: its flow, none, or that it may not use the one it has.
     pub(super) fn look_up(&mut self, slot: &mut Slot<'_>, table: &ConnTable, tables: &Tables) {
+        if is_land(tables, slot, &self.packet) {
+            slot.drops(DropReason::Land);
+            self.way = Way::Ended;
+            return;
+        }
         self.way = match self.probe.as_ref().and_then(|probe| table.find_probe(probe)) {
             None => Way::Unknown,
             Some(flow) => match may_use(tables, slot, &self.packet, &flow) {
@@ -219,6 +224,18 @@ impl Work {
             }
         }
     }
+}
+
+/// The LAND attack, and what comes near it: a host that takes it answers itself for ever. What a process of the node sends to
+/// its own node port, and is answered by another one, is none.
+#[inline]
+fn is_land(tables: &Tables, slot: &Slot<'_>, packet: &Packet) -> bool {
+    let is_to_itself = match packet.content {
+        // Its key is that of another packet.
+        Content::Error(_) => wire::destination(slot.frame) == Some(packet.src),
+        _ => packet.key.src == packet.key.dst,
+    };
+    is_to_itself && !matches!(tables.ports.get(&slot.ingress), Some(Port::Node))
 }
 
 fn count_drop(counters: &Counters, verdict: Verdict) {

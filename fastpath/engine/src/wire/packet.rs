@@ -122,10 +122,6 @@ pub fn parse(frame: &[u8], frame_bytes: usize) -> Result<Packet, DropReason> {
             (ip.src.into(), ip.dst.into(), ip.protocol, ip.hop_limit, ip.header_bytes, ip.total_bytes, false)
         }
     };
-    // The LAND attack, and what comes near it: a host that takes it answers itself for ever.
-    if src == dst {
-        return Err(DropReason::Land);
-    }
     let transport = ethernet::HEADER_BYTES + header_bytes;
     let end = ethernet::HEADER_BYTES + total_bytes;
     // Offsets are 16 bits wide; no port takes a frame as long as that.

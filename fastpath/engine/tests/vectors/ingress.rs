@@ -1,8 +1,14 @@
 //! Ports by which packets come in: who may send what there, and what is not ours.
 
-use atalho_engine::verdict::DropReason;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::lab::packet::{ACK, Packet, SYN};
+use atalho_engine::flow::Protocol;
+use atalho_engine::route::{Route, RouteTarget, Routes};
+use atalho_engine::service::{Endpoint, VipKey, VipKind};
+use atalho_engine::verdict::{DropReason, PuntReason};
+
+use crate::lab::packet::{ACK, Layer4, Packet, SYN, SYN_ACK};
 use crate::lab::*;
 use crate::{Vector, vector};
 
@@ -13,6 +19,7 @@ pub const VECTORS: &[Vector] = &[
         what_comes_in_by_the_wrong_port,
     ),
     vector("RFC 1812 section 5.2.1", "what is for the node or between others is left alone", what_is_not_ours),
+    vector("RFC 1812 section 5.2.1", "what only the node's stack has a way to goes there", what_the_node_forwards),
 ];
 
 fn what_comes_in_by_the_wrong_port() {
@@ -45,4 +52,32 @@ fn what_is_not_ours() {
     let mut lab = Lab::new();
     let blackhole = Packet::new((Family::V4.client(), 1), SYN, ("198.51.100.1".parse().unwrap(), 80));
     lab.drops("a blackhole", CLIENT, &blackhole.build(), DropReason::NoRoute);
+}
+
+fn what_the_node_forwards() {
+    for f in FAMILIES {
+        let (net, container) = match f {
+            Family::V4 => ("172.17.0.0/24", "172.17.0.2"),
+            Family::V6 => ("fd00:172::/64", "fd00:172::2"),
+        };
+        let container: IpAddr = container.parse().unwrap();
+        let mut lab = Lab::new();
+        let elsewhere = Route { destination: net.parse().unwrap(), target: RouteTarget::Elsewhere };
+        lab.tables.routes = Arc::new(Routes::new(vec![elsewhere], []));
+        // Its request came past us, so the answer begins in the middle.
+        for flags in [SYN, SYN_ACK, ACK] {
+            let packet = Packet::new((f.web(), 8080), flags, (container, 50_000));
+            lab.forwards("a pod to another runtime's container", WEB, &packet, HOP_NODE, &packet);
+        }
+        let reply = Packet::echo(f.web(), Layer4::EchoReply(7), container);
+        lab.forwards("a pod's echo reply", WEB, &reply, HOP_NODE, &reply);
+        assert_eq!(lab.table.count(), 0);
+
+        let key = VipKey { address: f.vip_unallocated(), protocol: Protocol::Tcp, port: 80 };
+        let endpoint = Endpoint { address: container, port: 8080, weight: 1, node: None, local: false };
+        let service = vip("default/past:http", VipKind::ClusterIP, side(vec![endpoint.clone()]), side(vec![endpoint]));
+        lab.tables.services = lab.tables.services.with_changes([(key, service)]);
+        let asked = Packet::new((f.client(), 40_000), SYN, (key.address, 80)).build();
+        lab.punts("an endpoint that would answer past us", CLIENT, &asked, PuntReason::Unreachable);
+    }
 }

@@ -120,5 +120,8 @@ fn land() {
         let near = Packet::udp((f.web(), 7), (f.web(), 19)).build();
         lab.drops("with another port", UPLINK, &near, Land);
         lab.drops("by the pod itself", WEB, &near, Land);
+        let quoted = Packet::udp((f.far(), 7), (f.node(), 19)).build();
+        let error = icmp::error(f.node(), f.node(), icmp::port_unreachable(f == Family::V4), [0; 4], &quoted[14..]);
+        lab.drops("an error", UPLINK, &error, Land);
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use atalho_engine::flow::Protocol;
-use atalho_engine::service::{Endpoint, Vip, VipKey, VipKind};
+use atalho_engine::service::{Endpoint, Route, Vip, VipKey, VipKind};
 use atalho_engine::verdict::{DropReason, PuntReason};
 
 use ipnet::IpNet;
@@ -27,6 +27,11 @@ pub const VECTORS: &[Vector] = &[
         "Service v1, nodePort",
         "a node port leads to an endpoint here, on another node, or of the node itself",
         node_port,
+    ),
+    vector(
+        "Service v1, nodePort",
+        "a process of the node asks its own node port; another one answers it, and whom the node forwards for, by way of us",
+        own_node_port,
     ),
     vector(
         "Service v1, endpoints",
@@ -264,6 +269,43 @@ fn node_port() {
     }
 }
 
+fn own_node_port() {
+    for f in FAMILIES {
+        let own = (f.node(), 45_000);
+        let to_a_pod = Exchange {
+            what: "the node to its own node port with a backend on this node",
+            from: FUNNEL,
+            client: own,
+            asked: (f.node(), NODE_PORT_WEB),
+            to: HOP_WEB,
+            seen_client: Some(own),
+            server: (f.web(), 8080),
+            answers_from: WEB,
+            answers_to: HOP_NODE,
+            hops: [0, 0],
+        };
+        to_a_pod.both();
+        let to_a_process = Exchange {
+            what: "the node to its own node port whose backend is a process of it",
+            asked: (f.node(), NODE_PORT_NODE),
+            to: HOP_NODE,
+            seen_client: None,
+            server: (f.node(), 6443),
+            answers_from: FUNNEL,
+            hops: [0, 0],
+            ..to_a_pod
+        };
+        to_a_process.both();
+        let container: IpAddr = if f == Family::V4 { "172.17.0.2" } else { "fd00:172::2" }.parse().unwrap();
+        Exchange { what: "somebody whom the node forwards for", client: (container, 45_000), ..to_a_process }.both();
+
+        // Told apart from what the same client sends there without a Service.
+        let mut lab = Lab::new();
+        let seen = lab.forwarded("a process", FUNNEL, &Packet::new(own, SYN, (f.node(), NODE_PORT_NODE)), HOP_NODE);
+        assert!(seen.src.0 == f.node() && seen.src.1 >= 61_000, "{:?}", seen.src);
+    }
+}
+
 fn source_ranges() {
     for f in FAMILIES {
         let endpoint = Endpoint { address: f.web(), port: 8080, weight: 1, node: None, local: true };
@@ -295,9 +337,9 @@ fn node_and_those_it_serves() {
     for f in FAMILIES {
         let asked = (f.vip_unallocated(), 80);
         let endpoint = Endpoint { address: f.remote_pod(), port: 8080, weight: 1, node: None, local: false };
-        // Policy Local: from inside to every endpoint, no source rewritten but for what the node sends.
-        let route = || side(vec![endpoint.clone()]);
-        let vip = Vip::new("default/far:http".into(), VipKind::LoadBalancer, route(), route());
+        // From inside no source is rewritten, but for what the node sends; whom it forwards for is outside.
+        let route = |masquerade| Route { masquerade, ..side(vec![endpoint.clone()]) };
+        let vip = Vip::new("default/far:http".into(), VipKind::LoadBalancer, route(false), route(true));
         let vip = Some(Arc::new(Vip { masquerade_node: true, ..vip }));
         let key = VipKey { address: asked.0, protocol: Protocol::Tcp, port: asked.1 };
         let container: IpAddr = match f {

@@ -91,6 +91,9 @@ pub struct Kernel {
     funnel_xsks: XskMap<MapData>,
 }
 
+/// Interface index of lo in every network namespace (include/net/net_namespace.h, `LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
+
 const CLAIM_BYTES: usize = size_of::<ClaimKey>();
 const PORT_BYTES: usize = size_of::<PortRecord>();
 
@@ -132,6 +135,7 @@ impl Kernel {
         link::attach(&path("deliver"), kernel.programs.deliver(), setup.f1, Hook::TcxIngress)?;
         link::attach(&path("funnel"), kernel.programs.funnel(), setup.f0, Hook::Xdp)?;
         link::attach(&path("uplink-out"), kernel.programs.node_egress(), setup.uplink, Hook::TcxEgress)?;
+        link::attach(&path("lo-out"), kernel.programs.loopback_egress(), LOOPBACK, Hook::TcxEgress)?;
         kernel.adopt_pods()?;
         link::attach(&path("steer"), kernel.programs.steer(), setup.uplink, Hook::Xdp)?;
         kernel.folder.mark_complete()?;

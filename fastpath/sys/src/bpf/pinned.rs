@@ -261,7 +261,7 @@ impl Folder {
         let order = |name: &str| match name {
             "steer" => 0,
             _ if name.starts_with("pod-") => 1,
-            "uplink-out" | "deliver" | "funnel" => 2,
+            "uplink-out" | "lo-out" | "deliver" | "funnel" => 2,
             _ => 3,
         };
         let mut names = self.names()?;

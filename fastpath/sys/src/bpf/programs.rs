@@ -14,6 +14,7 @@ use super::pinned::{self, Sizes, chain};
 static STEER: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.o"));
 static FUNNEL: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/funnel.o"));
 static POD: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pod.o"));
+static LOOPBACK: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/loopback.o"));
 static DELIVER: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/deliver.o"));
 
 /// What the programs are told once, at loading.
@@ -34,6 +35,7 @@ pub(super) struct Programs {
     steer: Ebpf,
     funnel: Ebpf,
     pod: Ebpf,
+    loopback: Ebpf,
     deliver: Ebpf,
 }
 
@@ -58,13 +60,15 @@ impl Programs {
             .override_global("workers", &constants.workers, false);
         let mut open = |program, object| loader.load(object).map_err(|e| BpfError::Load { program, reason: chain(&e) });
         let (mut steer, mut funnel) = (open("steer", STEER)?, open("funnel", FUNNEL)?);
-        let (mut pod, mut deliver) = (open("pod", POD)?, open("deliver", DELIVER)?);
+        let (mut pod, mut loopback) = (open("pod", POD)?, open("loopback", LOOPBACK)?);
+        let mut deliver = open("deliver", DELIVER)?;
         load_xdp(&mut steer, "steer")?;
         load_xdp(&mut funnel, "funnel")?;
         load_tcx(&mut pod, "pod_ingress")?;
         load_tcx(&mut pod, "node_egress")?;
+        load_tcx(&mut loopback, "loopback_egress")?;
         load_tcx(&mut deliver, "deliver")?;
-        Ok(Self { steer, funnel, pod, deliver })
+        Ok(Self { steer, funnel, pod, loopback, deliver })
     }
 
     pub(super) fn steer(&self) -> BorrowedFd<'_> {
@@ -83,6 +87,10 @@ impl Programs {
         fd(&self.pod, "node_egress")
     }
 
+    pub(super) fn loopback_egress(&self) -> BorrowedFd<'_> {
+        fd(&self.loopback, "loopback_egress")
+    }
+
     pub(super) fn deliver(&self) -> BorrowedFd<'_> {
         fd(&self.deliver, "deliver")
     }
@@ -91,7 +99,7 @@ impl Programs {
     #[cfg(test)]
     pub(super) fn run(&self, program: &str, options: aya::programs::TestRunOptions<'_>) -> Result<u32, String> {
         use aya::programs::TestRun;
-        let mut objects = [&self.steer, &self.funnel, &self.pod, &self.deliver].into_iter();
+        let mut objects = [&self.steer, &self.funnel, &self.pod, &self.loopback, &self.deliver].into_iter();
         let found = objects.find_map(|object| object.program(program)).ok_or("no such program")?;
         let ran = match found {
             Program::Xdp(xdp) => xdp.test_run(options),

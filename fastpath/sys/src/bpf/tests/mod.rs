@@ -5,6 +5,7 @@ mod claims;
 mod fairness;
 mod frames;
 mod lab;
+mod loopback;
 mod overload;
 mod paths;
 mod pods;

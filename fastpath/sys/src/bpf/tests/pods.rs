@@ -8,12 +8,12 @@ use super::lab::{Lab, Pod, counted, run_tcx, sh, skipped};
 use crate::bpf::Kernel;
 use crate::check;
 
-const NEXT: i32 = -1;
-const DROP: i32 = 2;
-const REDIRECT: i32 = 7;
+pub(super) const NEXT: i32 = -1;
+pub(super) const DROP: i32 = 2;
+pub(super) const REDIRECT: i32 = 7;
 
 #[track_caller]
-fn expect(
+pub(super) fn expect(
     kernel: &mut Kernel,
     what: &str,
     (program, ifindex): (&str, u32),

@@ -24,8 +24,9 @@ fn folder(lab: &Lab) -> std::path::PathBuf {
 
 /// Identifiers of all pinned links, with their names.
 fn links(lab: &Lab) -> Vec<(String, u32)> {
-    let is_link =
-        |n: &String| ["steer", "funnel", "deliver", "uplink-out"].contains(&n.as_str()) || n.starts_with("pod-");
+    let is_link = |n: &String| {
+        ["steer", "funnel", "deliver", "uplink-out", "lo-out"].contains(&n.as_str()) || n.starts_with("pod-")
+    };
     let mut names: Vec<_> = lab.pins().into_iter().filter(is_link).collect();
     names.sort();
     names.into_iter().map(|n| (n.clone(), link::look(&folder(lab).join(n)).unwrap().unwrap().id)).collect()
@@ -46,7 +47,7 @@ fn a_successor_takes_over_maps_links_and_secret() {
     kernel.claim_range(&LpmKey { prefix_len: 112, addr: mapped("10.96.0.0") }).unwrap();
     insert(&kernel, "198.51.100.7", "192.0.2.2", TCP, (80, 5000), LIVE);
     let (in_force, secret, links_before) = (kernel.in_force().unwrap(), kernel.secret(), links(&lab));
-    assert_eq!(links_before.len(), 6, "{links_before:?}");
+    assert_eq!(links_before.len(), 7, "{links_before:?}");
     let steer_before = link::look(&folder(&lab).join("steer")).unwrap().unwrap();
     drop(kernel);
 
@@ -68,7 +69,7 @@ fn a_successor_takes_over_maps_links_and_secret() {
     kernel.unclaim_range(&LpmKey { prefix_len: 112, addr: mapped("10.96.0.0") }).unwrap();
     kernel.detach_pod(pod.ifindex).unwrap();
     assert_eq!(kernel.in_force().unwrap(), InForce::default());
-    assert_eq!(links(&lab).len(), 4);
+    assert_eq!(links(&lab).len(), 5);
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn uninstall_leaves_nothing() {
     sh("ip link del pod1");
     let removed = uninstall(&lab.bpffs, NODE).unwrap();
     assert_eq!(removed[0], "steer", "claiming ends first: {removed:?}");
-    assert_eq!(removed.len(), 16 + 6, "{removed:?}");
+    assert_eq!(removed.len(), 16 + 7, "{removed:?}");
     assert_eq!(fs::read_dir(lab.bpffs.join("atalho")).map(Iterator::count).unwrap_or(0), 0);
     for name in ["uplink", "f0"] {
         assert_eq!(check::by_name(name).unwrap().xdp_program, None, "{name}");
