@@ -257,7 +257,7 @@ impl Publisher {
             || services_changed
             || !Arc::ptr_eq(&before.node, &compiled.tables.node)
             || !Arc::ptr_eq(&before.cluster, &compiled.tables.cluster);
-        if whole || services_changed || self.model.has_left() || before.ports != compiled.tables.ports {
+        if whole || services_changed || self.model.has_new_hands() || before.ports != compiled.tables.ports {
             self.scan_at = Some(self.scanned_at.map_or(published, |at| published.max(at + reconcile::PAUSE)));
             self.scan_after = self.parts.epochs.advance();
         }

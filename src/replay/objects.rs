@@ -46,6 +46,7 @@ impl Objects {
         let mut model = Model::new(&config);
         let mut keys = BTreeSet::new();
         replace(&mut model, &mut keys, first);
+        let inherited = model.take_inherited();
         let (mut ports, mut indexes) = (OfflinePorts::default(), NextHopIndexes::new(u32::MAX));
         let facts = Arc::new(ports.facts(&model, &config));
         let compiled = compile(&model, &facts, &config, None, &mut indexes);
@@ -55,7 +56,7 @@ impl Objects {
             ports,
             indexes,
             compiled,
-            inherited: Inherited::new(),
+            inherited,
             keys,
             later: loaded,
             port_names,

@@ -81,7 +81,7 @@ pub struct Model {
     changed: BTreeMap<u64, ServiceName>,
     changed_at: HashMap<ServiceName, u64>,
     names: HashSet<Arc<str>>,
-    left: heirs::Left,
+    hands: heirs::Hands,
     /// The API server's own slices that were deleted and stay in force, for want of others.
     outlived: BTreeSet<Key>,
 }

@@ -30,9 +30,10 @@ impl Model {
         }
         if old.is_none_or(|old| old.object != slice) {
             let service = slice.service.clone();
-            if let Some(old) = self.slices.remove(key) {
-                self.note_left(&old.object, Some(&slice));
-                self.untie(key, old.object.service);
+            let old = self.slices.remove(key).map(|old| old.object);
+            self.note_hands(old.as_ref(), Some(&slice));
+            if let Some(old) = old {
+                self.untie(key, old.service);
             }
             if let Some(service) = service {
                 self.slices_of.entry(service.clone()).or_default().insert(key.clone());
@@ -53,7 +54,7 @@ impl Model {
         }
         self.outlived.remove(key);
         if let Some(old) = self.slices.remove(key) {
-            self.note_left(&old.object, None);
+            self.note_hands(Some(&old.object), None);
             self.untie(key, old.object.service);
         }
     }
