@@ -9,7 +9,7 @@ use atalho_engine::snat::ports_left;
 use atalho_engine::verdict::{DropReason, PuntReason};
 
 use crate::report::{SlowPathReport, WorkerReport};
-use crate::shared::{FEED, Published, Times, bucket_bound_s};
+use crate::shared::{FEED, Published, Times};
 use crate::status::Collector;
 use crate::supervise::Supervised;
 
@@ -39,8 +39,8 @@ impl Page {
     fn histogram(&mut self, name: &str, help: &str, times: &Times) {
         self.head(name, "histogram", help);
         let bucket = format!("{name}_bucket");
-        for (i, within) in times.within.iter().enumerate() {
-            self.line(&bucket, &[("le", &bucket_bound_s(i).to_string())], within);
+        for (bound_s, within) in times.buckets() {
+            self.line(&bucket, &[("le", &bound_s.to_string())], within);
         }
         self.line(&bucket, &[("le", "+Inf")], times.count);
         self.line(&format!("{name}_sum"), &[], times.sum_s);
@@ -178,6 +178,14 @@ fn kube_proxy(page: &mut Page, shared: &Published) {
         let help = format!("Changes of {objects} that are not in force yet.");
         page.single(&format!("{name}_pending"), "gauge", &help, seen.waiting);
     }
+    let no_local = "kubeproxy_sync_proxy_rules_no_local_endpoints_total";
+    page.head(
+        no_local,
+        "gauge",
+        "Ports of Services, by family, whose policy is Local and whose endpoints are all elsewhere.",
+    );
+    page.line(no_local, &[("traffic_policy", "internal")], shared.no_local_endpoints.internal);
+    page.line(no_local, &[("traffic_policy", "external")], shared.no_local_endpoints.external);
     page.histogram(
         "kubeproxy_conntrack_reconciler_sync_duration_seconds",
         "Time to look for connections whose endpoint or port is gone.",

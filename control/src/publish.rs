@@ -252,9 +252,11 @@ impl Publisher {
             // Nobody listens while control ends.
             let _ = self.parts.health_checks.send(answers);
         }
+        // An address that becomes a Service's, or is one no longer, is claimed or given up: of all others no route tells.
+        let addresses_changed = !compiled.delta.claims_added.is_empty() || !compiled.delta.claims_removed.is_empty();
         let services_changed = !compiled.delta.vips_removed.is_empty() || !compiled.delta.vips_changed.is_empty();
         self.routes_stale |= whole
-            || services_changed
+            || addresses_changed
             || !Arc::ptr_eq(&before.node, &compiled.tables.node)
             || !Arc::ptr_eq(&before.cluster, &compiled.tables.cluster);
         if whole || services_changed || self.model.has_new_hands() || before.ports != compiled.tables.ports {
@@ -267,6 +269,7 @@ impl Publisher {
             shared.generation = compiled.tables.generation;
             shared.services = self.model.service_count() as u64;
             shared.endpoints = self.model.endpoint_count() as u64;
+            shared.no_local_endpoints = compiled.no_local_endpoints();
             shared.refusals = self.model.refusals();
             shared.refusals.extend(compiled.refusals.iter().cloned());
             shared.unresolved = self.unresolved(&compiled);

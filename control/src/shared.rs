@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::compile::NoLocal;
 use crate::model::{Kind, Refusal};
 use crate::supervise::Supervised;
 
@@ -15,16 +16,27 @@ use crate::supervise::Supervised;
 pub const FEED: usize = 1024;
 /// Samples of which percentiles are made.
 const SAMPLES: usize = 1024;
-/// Upper bounds of a histogram's buckets, seconds: 1 ms doubled fourteen times, as kube-proxy has them.
-pub const BUCKETS: usize = 15;
-
-/// The upper bound of bucket `i`, seconds.
-pub fn bucket_bound_s(i: usize) -> f64 {
-    0.001 * f64::from(1_u32 << i)
-}
+/// Upper bounds of a histogram's buckets, seconds: 1 ms doubled fourteen times, as kube-proxy has them (pkg/proxy/metrics).
+const BOUNDS_S: [f64; 15] =
+    [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
+/// Those of network programming, as kube-proxy has them: 0.25, 0.5, every second below a minute, every five to 115, then every thirty to five minutes.
+const PROGRAMMING_BOUNDS_S: [f64; 80] = {
+    let mut bounds_s = [0.25; 80];
+    bounds_s[1] = 0.5;
+    let mut i = 2;
+    while i < bounds_s.len() {
+        bounds_s[i] = match i {
+            ..61 => (i - 1) as f64,
+            61..73 => (60 + 5 * (i - 61)) as f64,
+            _ => (120 + 30 * (i - 73)) as f64,
+        };
+        i += 1;
+    }
+    bounds_s
+};
 
 /// Durations of the last events.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Times {
     /// Milliseconds; a ring once it is full.
     samples: Vec<f64>,
@@ -32,7 +44,14 @@ pub struct Times {
     /// Histogram for the metrics: events in all, their sum in seconds, and how many were not longer than each bound.
     pub count: u64,
     pub sum_s: f64,
-    pub within: [u64; BUCKETS],
+    bounds_s: &'static [f64],
+    within: Box<[u64]>,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self::with_bounds(&BOUNDS_S)
+    }
 }
 
 /// The last duration and two percentiles, milliseconds; null before the first event.
@@ -44,12 +63,22 @@ pub struct Summary {
 }
 
 impl Times {
+    fn with_bounds(bounds_s: &'static [f64]) -> Self {
+        let within = vec![0; bounds_s.len()].into();
+        Self { samples: Vec::new(), next: 0, count: 0, sum_s: 0.0, bounds_s, within }
+    }
+
+    /// The histogram's buckets: their upper bounds in seconds, and how many events were not longer.
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
+        self.bounds_s.iter().copied().zip(self.within.iter().copied())
+    }
+
     pub fn record(&mut self, duration: Duration) {
         let ms = duration.as_secs_f64() * 1000.0;
         self.count += 1;
         self.sum_s += duration.as_secs_f64();
-        for (i, within) in self.within.iter_mut().enumerate() {
-            *within += u64::from(duration.as_secs_f64() <= bucket_bound_s(i));
+        for (bound_s, within) in self.bounds_s.iter().zip(&mut self.within) {
+            *within += u64::from(duration.as_secs_f64() <= *bound_s);
         }
         if self.samples.len() < SAMPLES {
             self.samples.push(ms);
@@ -179,6 +208,8 @@ pub struct Published {
     pub changes: Changes,
     /// When the last change came that had to wait for nothing before it.
     pub last_queued: Option<SystemTime>,
+    /// Ports of Services with a policy Local for which this node has no endpoint, another has.
+    pub no_local_endpoints: NoLocal,
     /// From the last-change-trigger-time of an EndpointSlice until workers could use it.
     pub network_programming: Times,
     pub last_publication: Option<SystemTime>,
@@ -248,9 +279,16 @@ impl Published {
 }
 
 /// The lock around it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
     published: Mutex<Published>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let network_programming = Times::with_bounds(&PROGRAMMING_BOUNDS_S);
+        Self { published: Mutex::new(Published { network_programming, ..Published::default() }) }
+    }
 }
 
 impl Shared {
@@ -279,7 +317,20 @@ mod tests {
         assert_eq!(times.count, 100 + SAMPLES as u64 + 5);
         // 1 ms; 2 ms; 3 and 4 ms; 5, 6, 7, 8 ms and all that came later.
         assert_eq!(times.within[..4], [1, 2, 4, 8 + SAMPLES as u64 + 5]);
-        assert_eq!(times.within[BUCKETS - 1], times.count);
+        assert_eq!(times.within.last(), Some(&times.count));
+    }
+
+    #[test]
+    fn network_programming_has_kube_proxys_buckets() {
+        let shared = Shared::default();
+        shared.lock().network_programming.record(Duration::from_secs(63));
+        let buckets: Vec<(f64, u64)> = shared.lock().network_programming.buckets().collect();
+        let bounds: Vec<f64> = buckets.iter().map(|(bound_s, _)| *bound_s).collect();
+        assert_eq!(bounds[..4], [0.25, 0.5, 1.0, 2.0]);
+        assert_eq!(bounds[60..63], [59.0, 60.0, 65.0]);
+        assert_eq!(bounds[71..75], [110.0, 115.0, 120.0, 150.0]);
+        assert_eq!(bounds.last(), Some(&300.0));
+        assert!(buckets.iter().all(|(bound_s, within)| *within == u64::from(*bound_s >= 65.0)));
     }
 
     #[test]

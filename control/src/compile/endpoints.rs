@@ -1,6 +1,5 @@
 //! Which endpoints of a Service port take new flows: all slices together, then readiness, then nearness or this node alone.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use crate::model::{Condition, Hints, Model, ServicePort};
 pub(crate) struct Merged<'m> {
     pub address: IpAddr,
     pub port: u16,
-    pub node: Option<Arc<str>>,
+    pub node: Option<&'m Arc<str>>,
     pub local: bool,
     pub condition: Condition,
     pub hints: Option<&'m Hints>,
@@ -44,31 +43,42 @@ pub(crate) fn merged<'m>(
     is_ipv4: bool,
     node_name: &str,
 ) -> Vec<Merged<'m>> {
-    let mut merged: BTreeMap<(IpAddr, u16), Merged<'m>> = BTreeMap::new();
+    let mut all = Vec::new();
     for (_, slice) in model.slices_of(service).filter(|(_, slice)| slice.is_ipv4 == is_ipv4) {
         let serves = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
         for number in serves.map(|p| p.port) {
-            for endpoint in &slice.endpoints {
-                let found = Merged {
-                    address: endpoint.address,
-                    port: number,
-                    node: endpoint.node.clone(),
-                    local: endpoint.node.as_deref() == Some(node_name),
-                    condition: endpoint.condition,
-                    hints: endpoint.hints.as_deref(),
-                };
-                let entry = merged.entry((endpoint.address, number)).or_insert_with(|| found.clone());
-                if found.condition > entry.condition || entry.hints.is_none() {
-                    entry.hints = found.hints;
-                }
-                entry.condition = entry.condition.max(found.condition);
-                if entry.node.is_none() || (found.local && !entry.local) {
-                    (entry.node, entry.local) = (found.node, found.local);
-                }
-            }
+            all.extend(slice.endpoints.iter().map(|endpoint| Merged {
+                address: endpoint.address,
+                port: number,
+                node: endpoint.node.as_ref(),
+                local: endpoint.node.as_deref() == Some(node_name),
+                condition: endpoint.condition,
+                hints: endpoint.hints.as_deref(),
+            }));
         }
     }
-    merged.into_values().collect()
+    // Stable: what the slices say of one endpoint stays in their order.
+    all.sort_by_key(|e| (e.address, e.port));
+    all.dedup_by(|later, first| {
+        let is_same = (later.address, later.port) == (first.address, first.port);
+        if is_same {
+            first.merge(later);
+        }
+        is_same
+    });
+    all
+}
+
+impl<'m> Merged<'m> {
+    fn merge(&mut self, other: &Merged<'m>) {
+        if other.condition > self.condition || self.hints.is_none() {
+            self.hints = other.hints;
+        }
+        self.condition = self.condition.max(other.condition);
+        if self.node.is_none() || (other.local && !self.local) {
+            (self.node, self.local) = (other.node, other.local);
+        }
+    }
 }
 
 /// Those that take new flows under policy Cluster: the ready ones, of them the near ones where hints say so; or, if

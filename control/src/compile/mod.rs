@@ -6,6 +6,7 @@
 
 mod endpoints;
 mod indexes;
+mod many;
 mod node;
 mod offline;
 mod services;
@@ -25,8 +26,10 @@ use ipnet::IpNet;
 
 pub(crate) use endpoints::{Merged, Nearness, Place, merged, of_cluster};
 pub use indexes::NextHopIndexes;
+use many::Outcome;
 use node::{NodePart, share};
 pub use offline::{OfflinePorts, offline_facts, offline_mac};
+pub use services::NoLocal;
 use services::Surroundings;
 
 use crate::config::Config;
@@ -79,6 +82,8 @@ struct State {
     /// VIPs of each Service.
     owned: HashMap<ServiceName, Vec<VipKey>>,
     refused: BTreeMap<ServiceName, Vec<Refusal>>,
+    /// Only of those that have any.
+    no_local: HashMap<ServiceName, NoLocal>,
 }
 
 /// Compiles. `previous` is taken by value, for its maps are changed in place: one changed slice must not copy ten
@@ -186,6 +191,7 @@ impl Compiled {
                 around,
                 owned: HashMap::new(),
                 refused: BTreeMap::new(),
+                no_local: HashMap::new(),
             },
         }
     }
@@ -243,22 +249,23 @@ impl Compiled {
                 changes.insert(key, None);
             }
             self.state.refused.remove(name);
+            self.state.no_local.remove(name);
         }
-        for name in dirty {
-            let Some(stored) = model.service(name) else { continue };
-            let (vips, refusals) = services::vips(model, name, stored, &self.state.around);
+        for Outcome { name, owned, changed, refusals, no_local } in
+            many::compiled(model, dirty, &self.state.around, before)
+        {
             if !refusals.is_empty() {
                 self.state.refused.insert(name.clone(), refusals);
             }
-            if !vips.is_empty() {
-                self.state.owned.insert(name.clone(), vips.keys().copied().collect());
+            if no_local != NoLocal::default() {
+                self.state.no_local.insert(name.clone(), no_local);
             }
-            for (key, vip) in vips {
-                if before.look_up(&key) == Some(&vip) {
-                    changes.remove(&key);
-                } else {
-                    changes.insert(key, Some(Arc::new(vip)));
-                }
+            for key in &owned {
+                changes.remove(key);
+            }
+            changes.extend(changed.into_iter().map(|(key, vip)| (key, Some(vip))));
+            if !owned.is_empty() {
+                self.state.owned.insert(name, owned);
             }
         }
         for (key, vip) in &changes {
@@ -321,6 +328,14 @@ impl Compiled {
     /// The node's addresses on which node ports are served.
     pub fn node_port_addresses(&self) -> &BTreeSet<IpAddr> {
         &self.state.around.node_port_addresses
+    }
+
+    /// Of all Services.
+    pub fn no_local_endpoints(&self) -> NoLocal {
+        self.state.no_local.values().fold(NoLocal::default(), |sum, of| NoLocal {
+            internal: sum.internal + of.internal,
+            external: sum.external + of.external,
+        })
     }
 
     /// The VIPs of a Service.

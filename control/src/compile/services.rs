@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use atalho_engine::affinity::Affinity;
-use atalho_engine::service::{Backends, Endpoint, Route, Vip, VipKey, VipKind};
+use atalho_engine::service::{Backends, Endpoint, Route, Services, Vip, VipKey, VipKind};
 use ipnet::IpNet;
 
 use super::endpoints::{Merged, Nearness, Place, merged, of_cluster, of_this_node};
@@ -28,39 +28,62 @@ pub(crate) struct Surroundings {
     pub scheduler: Scheduler,
 }
 
+/// Ports of Services, by family, that no endpoint of this node serves although the policy asks for one: silence, for an
+/// endpoint elsewhere could.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NoLocal {
+    /// By internalTrafficPolicy.
+    pub internal: usize,
+    /// By externalTrafficPolicy.
+    pub external: usize,
+}
+
+/// What a Service comes to.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub vips: BTreeMap<VipKey, Vip>,
+    pub refusals: Vec<Refusal>,
+    pub no_local: NoLocal,
+}
+
 /// A Service being compiled.
 struct Compiling<'m> {
     model: &'m Model,
     name: &'m ServiceName,
     stored: &'m Stored<Service>,
     around: &'m Surroundings,
+    before: &'m Services,
     /// By key: of two addresses of the Service that are the same one the first counts.
-    vips: BTreeMap<VipKey, Vip>,
-    refusals: Vec<Refusal>,
+    parts: Parts,
 }
 
-/// The VIPs of a Service, and what of it was refused.
+/// The VIPs of a Service, and what of it was refused. What `before` has already of its backends is used again.
 pub(super) fn vips(
     model: &Model,
     name: &ServiceName,
     stored: &Stored<Service>,
     around: &Surroundings,
-) -> (BTreeMap<VipKey, Vip>, Vec<Refusal>) {
-    let mut compiling = Compiling { model, name, stored, around, vips: BTreeMap::new(), refusals: Vec::new() };
+    before: &Services,
+) -> Parts {
+    let mut compiling = Compiling { model, name, stored, around, before, parts: Parts::default() };
     for ip in &stored.object.cluster_ips {
         compiling.refuse_node_address(*ip);
         for port in &stored.object.ports {
             compiling.port(port, *ip);
         }
     }
-    (compiling.vips, compiling.refusals)
+    compiling.parts
 }
 
 impl Compiling<'_> {
     /// The VIPs of one port in the family of `cluster_ip`.
     fn port(&mut self, port: &ServicePort, cluster_ip: IpAddr) {
         let (service, around) = (&self.stored.object, self.around);
-        let sides = Sides::new(self.model, self.name, service, port, cluster_ip.is_ipv4(), around);
+        let before = self.before.look_up(&VipKey { address: cluster_ip, protocol: port.protocol, port: port.port });
+        let sides = Sides::new(self.model, self.name, service, port, cluster_ip.is_ipv4(), around, before);
+        let is_silent = sides.local.endpoints.is_empty() && !sides.cluster.endpoints.is_empty();
+        self.parts.no_local.internal += usize::from(service.internal_local && is_silent);
+        self.parts.no_local.external += usize::from(service.external_local && is_silent);
         let is_family = |ip: &IpAddr| ip.is_ipv4() == cluster_ip.is_ipv4();
         if !around.node_addresses.contains(&cluster_ip) {
             self.put(cluster_ip, port.protocol, port.port, sides.cluster_ip());
@@ -82,7 +105,7 @@ impl Compiling<'_> {
     }
 
     fn put(&mut self, address: IpAddr, protocol: atalho_engine::flow::Protocol, port: u16, vip: Vip) {
-        self.vips.entry(VipKey { address, protocol, port }).or_insert(vip);
+        self.parts.vips.entry(VipKey { address, protocol, port }).or_insert(vip);
     }
 
     fn refuse_node_address(&mut self, cluster_ip: IpAddr) {
@@ -122,7 +145,7 @@ impl Compiling<'_> {
     fn refuse(&mut self, fault: Fault) {
         let (namespace, name) = self.name.split_once('/').unwrap_or(("", self.name));
         let key = Key { kind: Kind::Service, namespace: namespace.to_owned(), name: name.to_owned() };
-        self.refusals.push(fault.about(key.to_string(), &self.stored.source));
+        self.parts.refusals.push(fault.about(key.to_string(), &self.stored.source));
     }
 }
 
@@ -145,20 +168,24 @@ impl<'s> Sides<'s> {
         port: &ServicePort,
         is_ipv4: bool,
         around: &'s Surroundings,
+        before: Option<&Vip>,
     ) -> Self {
         let all = merged(model, name, port, is_ipv4, &around.place.node);
         let (cluster, nearness) = of_cluster(&all, &around.place);
-        let mut cluster = backends(&cluster, around.scheduler);
-        cluster.is_nearby = nearness != Nearness::Any;
+        let known = before.map(|vip| [&vip.inside.backends, &vip.outside.backends]);
+        let backends = |chosen: &[&Merged<'_>], is_nearby| {
+            let again = known.into_iter().flatten().find(|known| is_of(known, chosen, is_nearby));
+            again.cloned().unwrap_or_else(|| Arc::new(Backends { is_nearby, ..backends(chosen, around.scheduler) }))
+        };
         let needs_local = service.internal_local || service.external_local;
-        let local = if needs_local { backends(&of_this_node(&all), around.scheduler) } else { Backends::default() };
+        let local = if needs_local { backends(&of_this_node(&all), false) } else { Arc::default() };
         Self {
             label: port.label(name).into(),
             affinity: service.affinity_timeout_s.map(|timeout_s| Affinity { service: number_of(name), timeout_s }),
             service,
             around,
-            cluster: Arc::new(cluster),
-            local: Arc::new(local),
+            cluster: backends(&cluster, nearness != Nearness::Any),
+            local,
         }
     }
 
@@ -198,10 +225,20 @@ fn number_of(service: &str) -> u64 {
     service.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Whether these are the backends of `chosen`: their table of choice, which takes by far the longest, can be used again.
+fn is_of(backends: &Backends, chosen: &[&Merged<'_>], is_nearby: bool) -> bool {
+    let is = |known: &Endpoint, e: &Merged<'_>| {
+        (known.address, known.port, known.node.as_ref(), known.local) == (e.address, e.port, e.node, e.local)
+    };
+    backends.is_nearby == is_nearby
+        && backends.endpoints.len() == chosen.len()
+        && backends.endpoints.iter().zip(chosen).all(|(known, e)| is(known, e))
+}
+
 fn backends(chosen: &[&Merged<'_>], scheduler: Scheduler) -> Backends {
     let endpoints = chosen
         .iter()
-        .map(|e| Endpoint { address: e.address, port: e.port, weight: 1, node: e.node.clone(), local: e.local })
+        .map(|e| Endpoint { address: e.address, port: e.port, weight: 1, node: e.node.cloned(), local: e.local })
         .collect();
     match scheduler {
         Scheduler::Maglev => Backends::maglev(endpoints),

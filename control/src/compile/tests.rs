@@ -544,3 +544,27 @@ fn a_vip_that_goes_from_one_service_to_another_is_changed_and_not_removed() {
     assert_eq!((delta.claims_added.len(), delta.claims_removed.len()), (0, 0));
     assert_eq!(&*world.vip("tcp 10.96.0.1:80").unwrap().service, "default/b:80");
 }
+
+#[test]
+fn ports_that_a_policy_leaves_without_an_endpoint_here_are_counted() {
+    // kube-proxy's own cases (pkg/proxy/nftables/proxier_test.go, TestNoEndpointsMetric).
+    let counts = |internal: &str, external: &str, nodes: &[&str]| {
+        let mut world = World::new("");
+        let policies = format!("internalTrafficPolicy: {internal}, externalTrafficPolicy: {external}");
+        world.put(&service(
+            "web",
+            &format!("type: NodePort, clusterIPs: [10.96.0.1], {policies}, ports: [{{port: 80, nodePort: 30080}}]"),
+        ));
+        let of_node = |(n, node): (usize, &&str)| on(&format!("10.0.1.{}", n + 1), node, READY);
+        let endpoints: Vec<String> = nodes.iter().enumerate().map(of_node).collect();
+        world.put(&slice("web-1", "web", "IPv4", "{port: 8080}", &endpoints.join(",")));
+        let NoLocal { internal, external } = world.compile().no_local_endpoints();
+        (internal, external)
+    };
+    let elsewhere = ["node-b", "node-c"];
+    assert_eq!(counts("Local", "Local", &["node-a", "node-b"]), (0, 0));
+    assert_eq!(counts("Local", "Cluster", &elsewhere), (1, 0));
+    assert_eq!(counts("Cluster", "Local", &elsewhere), (0, 1));
+    assert_eq!(counts("Local", "Local", &elsewhere), (1, 1));
+    assert_eq!(counts("Local", "Local", &[]), (0, 0), "no endpoint anywhere is refused, not silent");
+}

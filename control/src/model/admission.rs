@@ -61,7 +61,7 @@ impl Model {
     }
 
     fn install(&mut self, name: ServiceName, service: Service, source: Source) {
-        let old = self.services.remove(&name);
+        let old = self.remove_service(&name);
         let changed = old.as_ref().is_none_or(|old| old.object != service);
         if let Some(old) = old
             && changed
@@ -81,7 +81,14 @@ impl Model {
             self.touch_rivals(&service);
             self.touch_service(name.clone());
         }
+        self.ours += usize::from(service.not_ours.is_none());
         self.services.insert(name, Stored { object: service, source });
+    }
+
+    pub(super) fn remove_service(&mut self, name: &ServiceName) -> Option<Stored<Service>> {
+        let old = self.services.remove(name)?;
+        self.ours -= usize::from(old.object.not_ours.is_none());
+        Some(old)
     }
 
     pub(super) fn release(&mut self, name: &ServiceName, service: &Service) {

@@ -58,6 +58,9 @@ pub struct Model {
     services: HashMap<ServiceName, Stored<Service>>,
     slices: HashMap<Key, Stored<Slice>>,
     slices_of: HashMap<ServiceName, BTreeSet<Key>>,
+    /// Of `services`, those that are ours; of all `slices` together. Counted as they come and go.
+    ours: usize,
+    endpoints: usize,
     pods: BTreeMap<Key, Stored<PodObject>>,
     nodes: BTreeMap<String, Stored<NodeObject>>,
     service_cidrs: BTreeMap<String, Stored<Vec<IpNet>>>,
@@ -142,7 +145,7 @@ impl Model {
             Kind::Service => {
                 let name = self.intern(&format!("{}/{}", key.namespace, key.name));
                 self.waiting.retain(|_, waiting| waiting.name != name);
-                if let Some(old) = self.services.remove(&name) {
+                if let Some(old) = self.remove_service(&name) {
                     self.release(&name, &old.object);
                     self.touch_service(name);
                     self.admit_waiting();
@@ -250,7 +253,7 @@ impl Model {
 
     /// Services that are ours.
     pub fn service_count(&self) -> usize {
-        self.services.values().filter(|stored| stored.object.not_ours.is_none()).count()
+        self.ours
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Condition, Fault, Key, Model, ServiceName, ServicePort, Slice, SlicePort, Source, Stored, api, intern_in};
+use super::{Condition, Fault, Key, Model, ServicePort, Slice, SlicePort, Source, Stored, api, intern_in};
 
 /// The API server's own Service.
 const API_SERVER: &str = "default/kubernetes";
@@ -30,17 +30,15 @@ impl Model {
         }
         if old.is_none_or(|old| old.object != slice) {
             let service = slice.service.clone();
-            let old = self.slices.remove(key).map(|old| old.object);
-            self.note_hands(old.as_ref(), Some(&slice));
-            if let Some(old) = old {
-                self.untie(key, old.service);
-            }
+            self.drop_slice(key, Some(&slice));
             if let Some(service) = service {
                 self.slices_of.entry(service.clone()).or_default().insert(key.clone());
                 self.touch_service(service);
             }
         }
-        self.slices.insert(key.clone(), Stored { object: slice, source: source.clone() });
+        self.endpoints += slice.endpoints.len();
+        let same = self.slices.insert(key.clone(), Stored { object: slice, source: source.clone() });
+        self.endpoints -= same.map_or(0, |same| same.object.endpoints.len());
         self.outlive(key);
         Ok(())
     }
@@ -53,10 +51,7 @@ impl Model {
             return;
         }
         self.outlived.remove(key);
-        if let Some(old) = self.slices.remove(key) {
-            self.note_hands(Some(&old.object), None);
-            self.untie(key, old.object.service);
-        }
+        self.drop_slice(key, None);
     }
 
     /// The slice `key` is there again, or another one in the place of those that were deleted.
@@ -77,10 +72,15 @@ impl Model {
         })
     }
 
-    pub(super) fn untie(&mut self, slice: &Key, service: Option<ServiceName>) {
-        let Some(service) = service else { return };
+    /// Takes a slice out of force, for `next` to come in its place.
+    fn drop_slice(&mut self, key: &Key, next: Option<&Slice>) {
+        let old = self.slices.remove(key).map(|old| old.object);
+        self.note_hands(old.as_ref(), next);
+        let Some(old) = old else { return };
+        self.endpoints -= old.endpoints.len();
+        let Some(service) = old.service else { return };
         if let Some(slices) = self.slices_of.get_mut(&service) {
-            slices.remove(slice);
+            slices.remove(key);
             if slices.is_empty() {
                 self.slices_of.remove(&service);
             }
@@ -96,7 +96,7 @@ impl Model {
 
     /// Endpoints of all slices in force; one that serves several ports counts once.
     pub fn endpoint_count(&self) -> usize {
-        self.slices.values().map(|stored| stored.object.endpoints.len()).sum()
+        self.endpoints
     }
 
     /// What has become of an endpoint. `service`: as in the tables, `namespace/name:port`.

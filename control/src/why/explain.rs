@@ -32,7 +32,7 @@ pub(crate) fn left_out(view: &View<'_>, vip: &Vip, route: &Route, is_ipv4: bool)
     let because = |e: &Merged<'_>| match (e.condition, policy) {
         (Condition::NotReady, _) => "conditions.ready is false, and it does not serve while it terminates".to_owned(),
         (_, Some(field)) if !e.local => {
-            let node = e.node.as_deref().unwrap_or("no node");
+            let node = e.node.map_or("no node", |node| node);
             format!("{field} is Local, and it is on {node}")
         }
         (Condition::Terminating, _) => "conditions.terminating is true, and others are ready".to_owned(),

@@ -86,7 +86,7 @@ impl Vip {
 }
 
 /// What becomes of traffic from one side.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub backends: Arc<Backends>,
     /// Rewrite the source to the node's address.
@@ -96,7 +96,7 @@ pub struct Route {
 }
 
 /// The endpoints of one Service port that a policy allows, with their table of choice.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Backends {
     /// Those that new flows may go to: of weight 0 is none among them.
     pub endpoints: Box<[Endpoint]>,

@@ -97,7 +97,8 @@ impl Services {
     pub fn with_changes(&self, changes: impl IntoIterator<Item = (VipKey, Option<Arc<Vip>>)>) -> Self {
         let mut next = self.clone();
         let mut touched: FastMap<usize, FastMap<VipKey, Arc<Vip>>> = FastMap::default();
-        let addresses = Arc::make_mut(&mut next.addresses);
+        // VIPs that an address has more or less.
+        let mut counts: FastMap<IpAddr, i32> = FastMap::default();
         for (key, vip) in changes {
             let shard = touched.entry(shard_of(hash_of(&key))).or_insert_with_key(|shard| {
                 self.shards[*shard].iter().flatten().map(|(key, vip)| (*key, vip.clone())).collect()
@@ -109,18 +110,22 @@ impl Services {
                 None => shard.remove(&key),
             }
             .map(|old| owns_address(&old));
-            if added == Some(true) {
-                *addresses.entry(key.address).or_default() += 1;
-            }
-            if removed == Some(true)
-                && let Some(count) = addresses.get_mut(&key.address)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    addresses.remove(&key.address);
-                }
+            let change = i32::from(added == Some(true)) - i32::from(removed == Some(true));
+            if change != 0 {
+                *counts.entry(key.address).or_default() += change;
             }
             next.vips = next.vips + usize::from(added.is_some()) - usize::from(removed.is_some());
+        }
+        // A changed endpoint changes none: then this map, with every address there is, is not copied.
+        counts.retain(|_, change| *change != 0);
+        if !counts.is_empty() {
+            let addresses = Arc::make_mut(&mut next.addresses);
+            for (address, change) in counts {
+                match addresses.get(&address).copied().unwrap_or(0).saturating_add_signed(change) {
+                    0 => addresses.remove(&address),
+                    count => addresses.insert(address, count),
+                };
+            }
         }
         let mut shards = self.shards.to_vec();
         for (shard, vips) in touched {
