@@ -107,7 +107,8 @@ fn what_is_wrong_is_dropped_and_what_has_no_endpoint_is_told() {
         .packet(0.2, POD_4, sctp("10.244.1.14:40002", "10.96.0.70:36412", INIT, HANDSHAKE))
         .run();
     assert_eq!(ran.verdict(1), ("drop", Some("bad_checksum")));
-    assert_eq!(ran.verdict(2), ("drop", Some("sctp_not_init")));
+    assert_eq!(ran.verdict(2), ("reject", Some("no_connection")));
+    assert_eq!(sctp_tuple(&ran.sent(2).bytes), ("10.96.0.70:38412".into(), "10.244.1.14:40001".into()), "an abort");
     assert_eq!(ran.verdict(3), ("reject", Some("no_endpoint")));
     assert_eq!(tuple(&ran.sent(3).bytes), ("10.96.0.70".into(), "10.244.1.14".into()), "port unreachable");
 }
