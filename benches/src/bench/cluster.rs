@@ -1,6 +1,7 @@
 //! The Services that traffic goes to: so many, each with ten endpoints on another node, as any cluster has them.
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -37,37 +38,8 @@ pub struct Cluster {
 impl Cluster {
     /// Service `index` and its EndpointSlice.
     fn objects_of(index: u32) -> [Value; 2] {
-        let name = format!("bench-{index}");
-        let address = nth(FIRST_SERVICE, index).to_string();
-        let endpoints: Vec<Value> = (0..ENDPOINTS)
-            .map(|endpoint| {
-                json!({
-                    "addresses": [nth(FIRST_ENDPOINT, index * ENDPOINTS + endpoint).to_string()],
-                    "nodeName": "node-b",
-                    "conditions": {"ready": true},
-                })
-            })
-            .collect();
-        [
-            json!({
-                "apiVersion": "v1", "kind": "Service",
-                "metadata": {"name": name, "namespace": "default"},
-                "spec": {
-                    "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"],
-                    "ports": [{"name": "dns", "protocol": "UDP", "port": SERVICE_PORT}],
-                },
-            }),
-            json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {
-                    "name": format!("{name}-1"), "namespace": "default",
-                    "labels": {"kubernetes.io/service-name": name},
-                },
-                "addressType": "IPv4",
-                "ports": [{"name": "dns", "protocol": "UDP", "port": ENDPOINT_PORT}],
-                "endpoints": endpoints,
-            }),
-        ]
+        let first = index * ENDPOINTS;
+        [service(index), slice(index, 1, first..first + ENDPOINTS)]
     }
 
     /// Every object, as one List for a folder of manifests.
@@ -110,6 +82,41 @@ impl Cluster {
             Ok(())
         })
     }
+}
+
+/// Service `index`.
+pub fn service(index: u32) -> Value {
+    let address = nth(FIRST_SERVICE, index).to_string();
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": format!("bench-{index}"), "namespace": "default"},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"],
+            "ports": [{"name": "dns", "protocol": "UDP", "port": SERVICE_PORT}],
+        },
+    })
+}
+
+/// The slice of this number of Service `index`, with these of the row of endpoints.
+pub fn slice(index: u32, number: u32, endpoints: Range<u32>) -> Value {
+    let endpoint = |row: u32| {
+        json!({
+            "addresses": [nth(FIRST_ENDPOINT, row).to_string()],
+            "nodeName": "node-b",
+            "conditions": {"ready": true},
+        })
+    };
+    let name = format!("bench-{index}");
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{name}-{number}"), "namespace": "default",
+            "labels": {"kubernetes.io/service-name": name},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "dns", "protocol": "UDP", "port": ENDPOINT_PORT}],
+        "endpoints": endpoints.map(endpoint).collect::<Vec<Value>>(),
+    })
 }
 
 async fn create(client: &Client, object: &Value) -> Result<()> {

@@ -37,9 +37,14 @@ impl Frames {
         &mut self.bytes
     }
 
-    /// Writes a packet of each flow.
+    /// Writes a packet of each flow, from the first place on.
     pub fn write(&mut self, flows: &[u32]) {
-        for (frame, flow) in self.bytes.chunks_exact_mut(STRIDE_BYTES).zip(flows) {
+        self.write_from(0, flows);
+    }
+
+    /// The same from place `at` on.
+    pub fn write_from(&mut self, at: usize, flows: &[u32]) {
+        for (frame, flow) in self.bytes[at * STRIDE_BYTES..].chunks_exact_mut(STRIDE_BYTES).zip(flows) {
             let frame = &mut frame[..FRAME_BYTES];
             frame.copy_from_slice(&self.blank);
             let (client, port) = client_of(*flow);

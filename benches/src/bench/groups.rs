@@ -8,6 +8,7 @@ mod services;
 pub use probes::latency;
 
 use super::alone;
+use super::control::ControlGroup;
 use super::peer::Peer;
 use super::programs::Flows;
 use super::ratio::Goal;
@@ -68,6 +69,7 @@ pub struct LatencyGroup {
 pub struct Chosen {
     pub groups: Vec<Group>,
     pub latency: Option<LatencyGroup>,
+    pub control: Option<ControlGroup>,
     /// Parts that need no node.
     pub alone: Vec<alone::Part>,
 }
@@ -75,6 +77,7 @@ pub struct Chosen {
 /// Names by which parts of a run can be asked for, beside the groups': what is not measured in packets a second.
 pub const MEMORY: &str = "memory";
 pub const LATENCY: &str = "latency";
+pub const CONTROL: &str = "control";
 
 /// All groups. A `quick` run has a smaller cluster.
 pub fn all(quick: bool) -> Vec<Group> {
@@ -89,7 +92,7 @@ pub fn all(quick: bool) -> Vec<Group> {
 
 /// What can be asked for by name.
 pub fn names() -> Vec<&'static str> {
-    all(true).iter().map(|group| group.name).chain([LATENCY, MEMORY]).collect()
+    all(true).iter().map(|group| group.name).chain([LATENCY, CONTROL, MEMORY]).collect()
 }
 
 /// What was asked for by name or by the number of a ratio; without a name, all.
@@ -102,22 +105,25 @@ pub fn chosen(names: &[String], quick: bool) -> Chosen {
         comparisons.iter().filter_map(|of| Some(of.goal?.number)).collect()
     };
     let latency = latency(quick);
+    let (most, not_judged) = many(quick);
     Chosen {
         groups: all(quick).into_iter().filter(|group| is_asked_for(group.name, &numbers(&group.comparisons))).collect(),
         latency: is_asked_for(LATENCY, &numbers(&latency.comparisons)).then_some(latency),
+        control: is_asked_for(CONTROL, &[7, 8]).then(|| ControlGroup::new(most, not_judged, quick)),
         alone: alone::Part::ALL.into_iter().filter(|part| is_asked_for(MEMORY, &[part.number()])).collect(),
     }
 }
 
 impl Chosen {
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.latency.is_none() && self.alone.is_empty()
+        self.groups.is_empty() && self.latency.is_none() && self.control.is_none() && self.alone.is_empty()
     }
 
     /// Everybody who is measured, group by group.
     pub fn peers(&self) -> impl Iterator<Item = Peer> {
         let groups = self.groups.iter().flat_map(|group| &group.entries).map(|entry| entry.peer);
-        groups.chain(self.latency.iter().flat_map(|group| &group.entries).map(|entry| entry.peer))
+        let latency = self.latency.iter().flat_map(|group| &group.entries).map(|entry| entry.peer);
+        groups.chain(latency).chain(self.control.iter().map(ControlGroup::peer))
     }
 }
 
@@ -158,7 +164,8 @@ mod tests {
         assert!(of("9").latency.is_some() && of("9").groups.is_empty());
         assert_eq!(of("memory").alone, alone::Part::ALL);
         assert_eq!(of("10").alone, [alone::Part::Density]);
-        assert!(of("7").is_empty() && of("nobody").is_empty());
+        assert!(of("7").control.is_some() && of("8") == of("control"));
+        assert!(of("13").is_empty() && of("nobody").is_empty());
     }
 
     #[test]
@@ -168,8 +175,9 @@ mod tests {
             all.groups.iter().flat_map(|group| &group.comparisons).chain(&all.latency.as_ref().unwrap().comparisons);
         let mut numbers: Vec<u32> = goals.filter_map(|of| Some(of.goal?.number)).collect();
         numbers.extend(all.alone.iter().map(|part| part.number()));
+        numbers.extend(all.control.iter().flat_map(|_| [7, 8]));
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 9, 10, 11, 12]);
+        assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
     }
 }

@@ -34,6 +34,18 @@ pub enum Lap {
     Counted,
 }
 
+/// Where a worker finds its tables: it looks once a batch.
+pub trait Look {
+    fn look(&mut self) -> &Tables;
+}
+
+impl Look for &Tables {
+    #[inline]
+    fn look(&mut self) -> &Tables {
+        self
+    }
+}
+
 pub struct InMemoryWorker {
     engine: Engine<Lines>,
     epoch: AtomicU64,
@@ -86,7 +98,7 @@ impl InMemoryWorker {
     /// # Errors
     /// A packet was not forwarded.
     #[inline(always)]
-    pub fn batches(&mut self, tables: &Tables, now_s: u32, mut after: impl FnMut(Lap)) -> Result<()> {
+    pub fn batches(&mut self, mut tables: impl Look, now_s: u32, mut after: impl FnMut(Lap)) -> Result<()> {
         let Self { engine, epochs, epoch, counters, frames, .. } = self;
         let mut refused = None;
         for frames in frames.bytes_mut().chunks_exact_mut(BATCH * STRIDE_BYTES) {
@@ -97,7 +109,7 @@ impl InMemoryWorker {
                 None => Slot::default(),
             });
             after(Lap::Filled);
-            engine.process_in_steps(tables, now_s, &mut batch, |step| after(Lap::Passed(step)));
+            engine.process_in_steps(tables.look(), now_s, &mut batch, |step| after(Lap::Passed(step)));
             for slot in &batch {
                 match slot.verdict {
                     Verdict::Forward { .. } => counters.forwarded(slot.send_len),

@@ -18,7 +18,8 @@
 //!
 //! `alone` measures what needs no node, part by part: `engine`, `table` (look-ups alone, in huge pages as `memory` tells),
 //! `density` (what memory `connections` take), `scale` (what a second worker brings), `setup` (how fast connections come).
-//! `churn` changes objects hundreds of times a second under traffic with a million flows. `instructions` counts those of fixed `cases`; `microbench` has each stage alone.
+//! `control` is how long a change takes until it is in force, beside nftables; `churn` changes objects hundreds of times a second
+//! under traffic with a million flows. `instructions` counts those of fixed `cases`; `microbench` has each stage alone.
 
 pub mod agent;
 pub mod alone;
@@ -28,6 +29,7 @@ pub mod churn;
 pub mod cluster;
 pub mod connections;
 pub mod contender;
+pub mod control;
 pub mod cpu;
 pub mod density;
 pub mod document;

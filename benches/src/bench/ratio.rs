@@ -68,8 +68,8 @@ impl From<JudgedRatio> for Measurement {
 impl Goal {
     /// `is_steady`: whether the machine was quiet enough for the value to mean anything.
     pub fn judge(self, case: impl Into<String>, value: Spread, is_steady: bool) -> JudgedRatio {
-        // Where less is better, the aim is below what is accepted.
-        let reaches = |goal: f64| if self.aim < self.accept { value.median <= goal } else { value.median >= goal };
+        // Where less is better, the aim is below what is accepted; where they are one, it is nothing that must happen.
+        let reaches = |goal: f64| if self.aim <= self.accept { value.median <= goal } else { value.median >= goal };
         let verdict = match () {
             () if !is_steady => Judgement::NotJudged,
             () if reaches(self.aim) => Judgement::AimReached,
@@ -89,7 +89,7 @@ impl JudgedRatio {
 impl fmt::Display for JudgedRatio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { goal, case, value, verdict } = self;
-        let side = if goal.aim < goal.accept { "at most" } else { "at least" };
+        let side = if goal.aim <= goal.accept { "at most" } else { "at least" };
         write!(
             f,
             "ratio {:>2}  {:<58} {:>6.3} ({:.3}-{:.3}, {} runs)  {side} {}, aim {}: {verdict}",
@@ -135,6 +135,11 @@ mod tests {
     fn less_is_better_where_the_aim_is_below() {
         let verdicts = [0.61, 0.6, 0.5].map(|median| judge(0.6, 0.5, median));
         assert_eq!(verdicts, [Judgement::NotMet, Judgement::Met, Judgement::AimReached]);
+    }
+
+    #[test]
+    fn what_must_not_happen_is_met_by_nothing_alone() {
+        assert_eq!([0.0, 1.0].map(|median| judge(0.0, 0.0, median)), [Judgement::AimReached, Judgement::NotMet]);
     }
 
     #[test]

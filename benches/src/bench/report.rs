@@ -5,6 +5,7 @@ mod tables;
 use serde::Serialize;
 
 use super::alone::AloneRecord;
+use super::control::{ControlGroup, ControlRecord};
 use super::groups::{Comparison, Group, LatencyGroup};
 use super::latency::LatencyGroupRecord;
 use super::machine::Machine;
@@ -30,6 +31,7 @@ pub struct BenchReport {
     pub ratios: Vec<Measurement>,
     pub groups: Vec<GroupRecord>,
     pub latency: Option<LatencyGroupRecord>,
+    pub control: Option<ControlRecord>,
     pub alone: AloneRecord,
 }
 
@@ -42,6 +44,7 @@ impl BenchReport {
             ratios: Vec::new(),
             groups: Vec::new(),
             latency: None,
+            control: None,
             alone: AloneRecord::default(),
         }
     }
@@ -55,6 +58,11 @@ impl BenchReport {
     pub fn add_latency(&mut self, group: &LatencyGroup, record: LatencyGroupRecord) {
         self.judge(&group.comparisons, &record.steadiness, |of| record.ratio(of));
         self.latency = Some(record);
+    }
+
+    pub fn add_control(&mut self, group: &ControlGroup, record: ControlRecord) {
+        self.add_ratios(record.ratios(group));
+        self.control = Some(record);
     }
 
     pub fn add_alone(&mut self, record: AloneRecord) {

@@ -1,6 +1,8 @@
 //! How long the parts of a run take, about, on two shared cores: for the time left, and so that no run is longer than it says.
 
 use super::alone::Part;
+use super::control::ControlGroup;
+use super::control::ours::Asked;
 use super::groups::{Chosen, Entry, Group, LatencyGroup};
 use super::latency::{RATE_SEARCH, RATE_SECONDS};
 use super::live::{CONTROL_SECONDS, FIRST_SEARCH, FRESH_SECONDS_MAX, SEARCH, SEARCH_SECONDS, admission_s};
@@ -28,7 +30,7 @@ pub fn of_building_s(peer: Peer) -> f64 {
         Peer::Testpmd => 4.0,
         Peer::Worker { services, .. } => 4.0 + f64::from(services) / 5e3,
         // An API server, so many objects put to it, and the kernel that takes ever longer for the rules.
-        Peer::KubeProxy(services) => 14.0 + 0.012 * f64::from(services) + 100.0 * (f64::from(services) / 1e4).powi(2),
+        Peer::KubeProxy(services) => 14.0 + 0.012 * f64::from(services) + of_rules_s(services),
     }
 }
 
@@ -65,6 +67,32 @@ pub fn of_probes_s(group: &LatencyGroup) -> f64 {
     HANDOVER_S + of_controls_s(group.entries.len()) + probes.sum::<f64>()
 }
 
+/// One round of control beside nftables.
+pub fn of_control_round_s(group: &ControlGroup, round: usize) -> f64 {
+    let load_s = if round < group.loads { of_rules_s(group.services) } else { 0.0 };
+    let asked = Asked { services: group.services, endpoints: 10, changes: group.changes };
+    // A transaction takes its time with the rules that stand.
+    load_s + of_cluster_s(asked) + 2.0 * f64::from(group.services) / 1e4
+}
+
+/// One run of a cluster that nftables is spared: objects taken in, tables, changes one by one.
+pub fn of_cluster_s(asked: Asked) -> f64 {
+    let Asked { services, endpoints, changes } = asked;
+    0.5 + f64::from(services) / 2e4 + f64::from(services) * f64::from(endpoints) / 1.5e5 + 0.085 * f64::from(changes)
+}
+
+fn of_control_s(group: &ControlGroup) -> f64 {
+    let rounds: f64 = (0..group.rounds).map(|round| of_control_round_s(group, round)).sum();
+    let alone = group.alone.iter().map(|asked| group.runs_of(*asked) as f64 * of_cluster_s(*asked));
+    // Listing the rules comes first.
+    rounds + alone.sum::<f64>() + 10.0 * f64::from(group.services) / 1e4
+}
+
+/// The kernel takes ever longer.
+fn of_rules_s(services: u32) -> f64 {
+    100.0 * (f64::from(services) / 1e4).powi(2)
+}
+
 pub fn of_part_s(part: Part, quick: bool) -> f64 {
     let full_s = match part {
         Part::Engine => 20.0,
@@ -86,6 +114,7 @@ pub fn of_run_s(chosen: &Chosen, options: &LiveOptions, quick: bool) -> f64 {
     peers.into_iter().map(of_building_s).sum::<f64>()
         + chosen.groups.iter().map(of_group).sum::<f64>()
         + chosen.latency.iter().map(|group| of_rates_s(group) + rounds * of_probes_s(group)).sum::<f64>()
+        + chosen.control.iter().map(of_control_s).sum::<f64>()
         + chosen.alone.iter().map(|part| of_part_s(*part, quick)).sum::<f64>()
 }
 

@@ -104,6 +104,10 @@ impl Site {
         self.cores
     }
 
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     pub fn contender(&self) -> &dyn Contender {
         &*self.contender
     }

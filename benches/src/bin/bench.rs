@@ -19,8 +19,8 @@ use atalho_benches::bench::progress::Progress;
 use atalho_benches::bench::report::BenchReport;
 use atalho_benches::bench::sites::{LiveOptions, Sites};
 use atalho_benches::bench::{
-    chart, churn, density, document, groups, instructions, latency, live, scale, schedule, setup, snapshot, stages,
-    table,
+    chart, churn, control, density, document, groups, instructions, latency, live, scale, schedule, setup, snapshot,
+    stages, table,
 };
 use atalho_benches::lab::lock::Lock;
 use atalho_benches::lab::signal::Interrupt;
@@ -70,6 +70,9 @@ enum Command {
         #[arg(long)]
         core: usize,
     },
+    /// What control takes for a cluster, in this process alone; prints the figures.
+    #[command(hide = true)]
+    Tables(control::ours::Asked),
     /// Puts a cluster's objects to an API server.
     #[command(hide = true)]
     Put {
@@ -149,6 +152,7 @@ fn main() -> ExitCode {
         Some(Command::Agent) => agent::serve().map(|()| true),
         Some(Command::Reflect { interface, core }) => l2fwd::run(&interface, core).map(|()| true),
         Some(Command::Put { kubeconfig, services }) => Cluster { services }.put(&kubeconfig).map(|()| true),
+        Some(Command::Tables(asked)) => asked.run().map(|()| true),
         None => run(arguments.run),
     };
     match done {
@@ -240,6 +244,9 @@ fn run(arguments: RunArguments) -> Result<bool> {
     }
     if let Some(group) = &chosen.latency {
         report.add_latency(group, latency::run(group, &mut sites, &progress, &interrupt)?);
+    }
+    if let Some(group) = &chosen.control {
+        report.add_control(group, control::run(group, &mut sites, &progress, &interrupt)?);
     }
     report.seconds = progress.elapsed().as_secs_f64();
     let json = serde_json::to_string(&report)?;

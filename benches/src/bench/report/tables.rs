@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use super::{BenchReport, ON_VETH};
 use crate::bench::alone::{self, AloneRecord};
+use crate::bench::control::ours::Ours;
+use crate::bench::control::{ControlRecord, percentile};
 use crate::bench::engine::EngineFigures;
 use crate::bench::latency::{LatencyGroupRecord, LatencyRecord, SHARES};
 use crate::bench::machine::Machine;
@@ -22,6 +24,13 @@ const ENTRY_HEADER: [&str; 7] = ["who", "traffic", "Mpps", "ns a packet", "CPU n
 const LATENCY_HEADER: [&str; 7] =
     ["round trip, µs: p50 / p99 / p99.9", "flows", "idle", "at 10 %", "at 50 %", "at 90 %", "lost"];
 const _: () = assert!(SHARES.len() == LATENCY_HEADER.len() - 4, "a column for each share");
+const CONTROL_HEADER: [&str; 5] = [
+    "control: Services x endpoints",
+    "compile and publish, ms",
+    "one changed endpoint in use after, µs: p50 / p99",
+    "list taken in, s",
+    "memory, MB: model / tables / peak",
+];
 const MEMORY_HEADER: [&str; 4] =
     ["pipeline in memory", "ns a packet", "quartiles", "Katran's XDP program, ns on another machine"];
 
@@ -37,6 +46,9 @@ impl BenchReport {
         if let Some(latency) = &self.latency {
             let _ = writeln!(out, "latency\n{}", columns(&LATENCY_HEADER, &latency_rows(latency)));
             out.push_str(&cores_moved(&latency.handover_ns));
+        }
+        if let Some(control) = &self.control {
+            let _ = writeln!(out, "control\n{}", columns(&CONTROL_HEADER, &control_rows(control)));
         }
         if !self.alone.engine.is_empty() {
             let _ = writeln!(out, "in memory, no socket\n{}", columns(&MEMORY_HEADER, &memory_rows(&self.alone)));
@@ -69,6 +81,9 @@ impl BenchReport {
         let _ = write!(out, "\n{}\n{}", self.remarks(), table(&ENTRY_HEADER, &entries));
         if let Some(latency) = &self.latency {
             let _ = write!(out, "\n{}", table(&LATENCY_HEADER, &latency_rows(latency)));
+        }
+        if let Some(control) = &self.control {
+            let _ = write!(out, "\n{}", table(&CONTROL_HEADER, &control_rows(control)));
         }
         if !self.alone.engine.is_empty() {
             let _ = write!(out, "\n{}", table(&MEMORY_HEADER, &memory_rows(&self.alone)));
@@ -162,6 +177,30 @@ fn latency_rows(record: &LatencyGroupRecord) -> Vec<[String; 7]> {
         ["control: XDP_DROP".into(), words, none.clone(), none.clone(), none.clone(), none.clone(), none]
     };
     record.entries.iter().map(row).chain([control()]).collect()
+}
+
+fn control_rows(record: &ControlRecord) -> Vec<[String; 5]> {
+    let row = |runs: Vec<&Ours>| {
+        let spread = |of: fn(&Ours) -> f64| Spread::of(runs.iter().map(|ours| of(ours)));
+        let changes_s: Vec<f64> = runs.iter().flat_map(|ours| ours.changes_s.iter().copied()).collect();
+        let [p50, p99] = [0.5, 0.99].map(|share| format!("{:.0}", 1e6 * percentile(&changes_s, share)));
+        let publish_ms = spread(|ours| 1e3 * ours.publish_s)?;
+        let megabytes = |of: fn(&Ours) -> f64| Some(format!("{:.0}", spread(of)?.median / 1e6));
+        let asked = runs.first()?.asked;
+        Some([
+            format!("{} x {}, {} runs", asked.services, asked.endpoints, runs.len()),
+            format!("{:.0} ({:.0}-{:.0})", publish_ms.median, publish_ms.low, publish_ms.high),
+            format!("{p50} / {p99} of {}", changes_s.len()),
+            format!("{:.1}", spread(|ours| ours.intake_s)?.median),
+            [
+                megabytes(|ours| ours.model_bytes as f64)?,
+                megabytes(|ours| ours.tables_bytes as f64)?,
+                megabytes(|ours| ours.peak_bytes as f64)?,
+            ]
+            .join(" / "),
+        ])
+    };
+    record.clusters().into_iter().filter_map(row).collect()
 }
 
 fn memory_rows(alone: &AloneRecord) -> Vec<[String; 4]> {
