@@ -111,6 +111,8 @@ pub struct Publisher {
     /// The epoch that every worker has to be in before: until then one may still admit flows by the tables before.
     scan_after: u64,
     scanned_at: Option<Instant>,
+    /// From one scan to the next.
+    scan_pause: Duration,
     age_at: Instant,
 }
 
@@ -144,6 +146,7 @@ impl Publisher {
             scan_at: None,
             scan_after: 0,
             scanned_at: None,
+            scan_pause: reconcile::PAUSE,
             age_at: Instant::now() + AGE,
             parts,
         })
@@ -260,7 +263,7 @@ impl Publisher {
             || !Arc::ptr_eq(&before.node, &compiled.tables.node)
             || !Arc::ptr_eq(&before.cluster, &compiled.tables.cluster);
         if whole || services_changed || self.model.has_new_hands() || before.ports != compiled.tables.ports {
-            self.scan_at = Some(self.scanned_at.map_or(published, |at| published.max(at + reconcile::PAUSE)));
+            self.scan_at = Some(self.scanned_at.map_or(published, |at| published.max(at + self.scan_pause)));
             self.scan_after = self.parts.epochs.advance();
         }
 

@@ -24,6 +24,12 @@ use crate::model::Inherited;
 /// Shortest time between two scans: changes gather meanwhile.
 pub const PAUSE: Duration = Duration::from_millis(100);
 
+/// The time from one scan, which took so long, to the next: scans take a tenth of a core at most, so that with a million flows
+/// changes are not kept waiting for them.
+pub fn pause_after(scan: Duration) -> Duration {
+    PAUSE.max(10 * scan)
+}
+
 /// Service and endpoint of a flow that is not among the choices: is the endpoint still in a slice of that Service?
 pub type IsKnown<'a> = dyn Fn(&str, (IpAddr, u16)) -> bool + 'a;
 

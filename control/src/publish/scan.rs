@@ -28,9 +28,10 @@ impl Publisher {
         let cluster = Cluster { is_known: &is_known, inherited };
         self.reconciler.scan(&self.parts.table, &compiled.tables, &cluster);
         let found = self.reconciler.waiting();
+        self.scan_pause = reconcile::pause_after(now.elapsed());
         if !self.reconciler.hand_over(&self.parts.queues, &*self.parts.wake) {
             // A queue is full: what is left is handed over after the next scan.
-            self.scan_at = Some(now + reconcile::PAUSE);
+            self.scan_at = Some(now + self.scan_pause);
         }
         let ended = found - self.reconciler.waiting();
         {

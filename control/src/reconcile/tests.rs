@@ -139,6 +139,12 @@ fn an_address_that_is_another_pods_by_now_gets_nothing_of_its_predecessors() {
 }
 
 #[test]
+fn scans_come_ten_times_a_second_and_take_a_tenth_of_a_core_at_most() {
+    assert_eq!(pause_after(Duration::from_millis(1)), PAUSE);
+    assert_eq!(pause_after(Duration::from_millis(350)), Duration::from_millis(3500));
+}
+
+#[test]
 fn what_was_found_and_waits_is_not_forgotten_when_its_reason_is() {
     let table = ConnTable::in_memory(64, &[3; atalho_layout::SECRET_WORDS]);
     table.insert(0, &Epochs::new(), &connection(Protocol::Tcp, 40_000, POD_PORT), 1).unwrap();
