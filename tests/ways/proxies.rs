@@ -19,22 +19,37 @@ const WITHIN: Duration = Duration::from_secs(60);
 
 pub struct KubeProxies([KubeProxy; 2]);
 
+/// Starts that kube-proxy may take until it has heard of the Service ranges in time.
+const STARTS_MAX: usize = 10;
+
 /// Starts kube-proxy on both nodes; returns when all rules are in their kernels.
 pub fn start_kube_proxies(lab: &Lab) -> Result<KubeProxies> {
-    let start = |at: usize| {
-        let plan = &lab.plans()[at];
+    Ok(KubeProxies([start_kube_proxy(lab, 0)?, start_kube_proxy(lab, 1)?]))
+}
+
+/// Of the Service ranges kube-proxy hears by a watch, and writes the rule for them with its first rules or an hour later
+/// (`OnServiceCIDRsChanged` and `setupNFTables` in pkg/proxy/nftables/proxier.go of 1.37): whichever comes first. So it is
+/// started until they came before the rules.
+fn start_kube_proxy(lab: &Lab, at: usize) -> Result<KubeProxy> {
+    let plan = &lab.plans()[at];
+    for _ in 0..STARTS_MAX {
         let log = plan.folder().join("kube-proxy.log");
-        KubeProxy::start(&plan.node(), NODES[at], POD_CIDRS, &lab.api.kubeconfig(), log)
-    };
-    let mut proxies = [start(0)?, start(1)?];
-    for proxy in &mut proxies {
+        let mut proxy = KubeProxy::start(&plan.node(), NODES[at], POD_CIDRS, &lab.api.kubeconfig(), log)?;
+        let mut knows_ranges = true;
         for (family, name) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
             proxy.wait_for_rules(&["table", name, "kube-proxy"], WITHIN, |rules| {
                 objects::services().iter().all(|service| rules.contains(&format!("{} ", service.balancer(family))))
             })?;
+            let chain = ["list", "chain", name, "kube-proxy", "cluster-ips-check"];
+            knows_ranges &= run_in(&plan.node(), "nft", &chain)?.contains("unallocated");
         }
+        if knows_ranges {
+            return Ok(proxy);
+        }
+        drop(proxy);
+        run_in(&plan.node(), "nft", &["flush", "ruleset"])?;
     }
-    Ok(KubeProxies(proxies))
+    bail!("kube-proxy at {} wrote no rule for the Service ranges at {STARTS_MAX} starts", NODES[at])
 }
 
 impl KubeProxies {
