@@ -23,3 +23,9 @@ INLINE __u32 segments(struct __sk_buff *skb)
 {
     return skb->gso_segs ? skb->gso_segs : 1;
 }
+
+INLINE int end_at(__u32 counter, struct __sk_buff *skb, int action)
+{
+    count(counter, segments(skb));
+    return action;
+}

@@ -10,12 +10,6 @@
 /* Set by the loader. */
 const volatile __u8 f1_mac[6];
 
-INLINE int end_at(__u32 counter, struct __sk_buff *skb, int action)
-{
-    count(counter, segments(skb));
-    return action;
-}
-
 SEC("classifier")
 int deliver(struct __sk_buff *skb)
 {

@@ -84,9 +84,3 @@ INLINE int into_funnel(struct __sk_buff *skb, __u32 queue, __u32 port, __u32 cou
     count(action == TC_REDIRECT ? counter : C_REDIRECT_FAILED, packets);
     return action == TC_REDIRECT ? TC_REDIRECT : TC_DROP;
 }
-
-INLINE int end_at(__u32 counter, struct __sk_buff *skb, int action)
-{
-    count(counter, segments(skb));
-    return action;
-}
