@@ -7,8 +7,8 @@ use atalho_benches::lab::daemon::{Objects, write_config};
 use serde_json::{Value, json};
 
 use crate::https::{Https, kubeconfig};
-use crate::node::{inside, with_server};
-use crate::support::skipped;
+use crate::node::inside;
+use crate::support::{skipped, with_server};
 
 #[test]
 fn each_node_writes_an_event_about_what_it_refuses() {

@@ -5,11 +5,10 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use atalho_benches::apiserver::{self, ApiServer};
+use atalho_benches::apiserver::ApiServer;
 use atalho_benches::lab::daemon::{Objects, Status, write_config};
-use atalho_benches::lab::objects;
 use atalho_benches::lab::paths::{self, Path};
-use atalho_benches::lab::plan::{Family, Plan};
+use atalho_benches::lab::plan::Family;
 use atalho_benches::lab::session::Session;
 use atalho_benches::traffic::client::JobKind;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -18,7 +17,7 @@ use serde_json::json;
 use crate::certificates::Certificates;
 use crate::https::{Https, kubeconfig};
 use crate::proxy::{self, Fault, Proxy};
-use crate::support::{assert_even_and_right, finish, last_words, programs};
+use crate::support::{assert_even_and_right, finish, last_words, with_server};
 
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 /// Traffic lasts until it is stopped.
@@ -41,16 +40,6 @@ pub fn inside<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> T + Sen
         work()
     });
     done.join().expect("work in a namespace")
-}
-
-/// A lab with an API server that has the objects of the examples, and no daemon yet.
-pub fn with_server(prefix: &str) -> (Session, ApiServer) {
-    let plan = Plan::new(prefix);
-    let binaries = apiserver::binaries().expect("kube-apiserver and etcd");
-    let session = Session::build(&plan, &programs()).expect("a lab");
-    let server = ApiServer::start(&binaries, &plan, &programs().lab).expect("an API server");
-    server.apply(&objects::files(&objects::write(&plan).unwrap()).unwrap()).expect("objects");
-    (session, server)
 }
 
 pub struct Node {

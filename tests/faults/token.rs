@@ -6,8 +6,7 @@ use std::time::Duration;
 use atalho_benches::lab::daemon::{Objects, write_config};
 
 use crate::https::kubeconfig;
-use crate::node::with_server;
-use crate::support::skipped;
+use crate::support::{skipped, with_server};
 
 #[test]
 fn a_token_that_expires_is_renewed_from_its_file() {

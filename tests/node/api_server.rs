@@ -2,25 +2,15 @@
 
 use std::time::Duration;
 
-use atalho_benches::apiserver::{self, ApiServer, Who};
+use atalho_benches::apiserver::{ApiServer, Who};
 use atalho_benches::lab::daemon::{Objects, write_config};
 use atalho_benches::lab::objects;
 use atalho_benches::lab::paths::{self, Path, Place};
-use atalho_benches::lab::plan::{Family, OUTSIDE_PORT, Plan, outside_address};
+use atalho_benches::lab::plan::{Family, OUTSIDE_PORT, outside_address};
 use atalho_benches::lab::session::Session;
 use atalho_benches::traffic::client::{Job, JobKind};
 
-use crate::support::{assert_all_paths_work, assert_even_and_right, programs, skipped, turn};
-
-/// A lab with an API server that has the objects of the examples, and no daemon yet.
-fn with_server(prefix: &str) -> (Session, ApiServer) {
-    let plan = Plan::new(prefix);
-    let binaries = apiserver::binaries().expect("kube-apiserver and etcd");
-    let session = Session::build(&plan, &programs()).expect("a lab");
-    let server = ApiServer::start(&binaries, &plan, &programs().lab).expect("an API server");
-    server.apply(&objects::files(&objects::write(&plan).unwrap()).unwrap()).expect("objects");
-    (session, server)
-}
+use crate::support::{assert_all_paths_work, assert_even_and_right, skipped, turn, with_server};
 
 fn start(session: &mut Session, server: &ApiServer, who: Who) {
     let config = write_config(session.plan(), None, "").unwrap();

@@ -2,7 +2,7 @@
 //! namespaces see of them is captured: who is asked, whom the server sees, the way back, and what is said when the endpoint is gone.
 
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -13,8 +13,9 @@ use atalho_benches::lab::paths::{Place, cluster_ip};
 use atalho_benches::lab::plan::{Family, Plan, node_address, outside_address, pod_address};
 use atalho_benches::lab::session::Session;
 use atalho_engine::wire::sctp::{chunk, set_ports};
-use etherparse::{IpNumber, PacketBuilder};
+use etherparse::IpNumber;
 
+use crate::frames::{Macs, between};
 use crate::support::{assert_even_and_right, parse_mac, ready, skipped, turn};
 
 /// Last number of the Service's cluster IP; its port, its node port, and the endpoints'.
@@ -48,20 +49,14 @@ fn objects(pod: usize) -> String {
 }
 
 /// A packet with one chunk in a frame to the gateway.
-fn frame((from, to): ([u8; 6], [u8; 6]), src: SocketAddr, dst: SocketAddr, kind: u8) -> Vec<u8> {
+fn frame(macs: Macs, src: SocketAddr, dst: SocketAddr, kind: u8) -> Vec<u8> {
     // Initiate tag, window, streams and first TSN, or the fields of a chunk of DATA and four bytes of it.
     let fields = [&TAG[..], &[0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 9]].concat();
     let tag = if kind == chunk::INIT { [0; 4] } else { TAG };
     let mut packet = [&[0; 4][..], &tag, &[0; 4], &[kind, 3, 0, 4 + fields.len() as u8], &fields].concat();
     set_ports(&mut packet, src.port(), dst.port());
-    let ethernet = PacketBuilder::ethernet2(from, to);
-    let ip = match (src.ip(), dst.ip()) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => ethernet.ipv4(src.octets(), dst.octets(), 64),
-        (IpAddr::V6(src), IpAddr::V6(dst)) => ethernet.ipv6(src.octets(), dst.octets(), 64),
-        _ => panic!("two families"),
-    };
     let mut frame = Vec::new();
-    ip.write(&mut frame, IpNumber::SCTP, &packet).unwrap();
+    between(macs, src.ip(), dst.ip()).write(&mut frame, IpNumber::SCTP, &packet).unwrap();
     frame
 }
 
@@ -70,10 +65,10 @@ fn associations_are_led_both_ways_and_aborted_when_their_endpoint_is_gone() {
     if skipped("associations_are_led_both_ways_and_aborted_when_their_endpoint_is_gone") {
         return;
     }
-    if fs::exists("/proc/net/sctp").unwrap() {
-        println!("SKIPPED: the pods' kernel has SCTP and would answer for itself what is played here");
-        return;
-    }
+    assert!(
+        !fs::exists("/proc/net/sctp").unwrap(),
+        "the pods' kernel has SCTP and would answer for itself what is played here: unload the module sctp"
+    );
     let _turn = turn();
     let plan = Plan::new("at-t-sctp");
     let mut session = ready(&plan);

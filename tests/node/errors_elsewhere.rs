@@ -14,6 +14,7 @@ use atalho_benches::lab::stack::counters;
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder};
 
+use crate::frames::{Macs, between};
 use crate::support::{assert_even_and_right, parse_mac, ready, skipped, turn};
 
 /// The only endpoint of its Service, at port 443 over UDP.
@@ -24,7 +25,6 @@ const MTU: u16 = 1300;
 const COPIES: u64 = 10;
 
 /// Link addresses of the far side and of the node's uplink.
-type Macs = ([u8; 6], [u8; 6]);
 
 #[test]
 fn a_router_that_asks_the_wrong_node_is_heard_by_the_endpoint() {
@@ -126,15 +126,9 @@ fn known_mtu(session: &Session, family: Family) -> Option<u16> {
     words.nth(1).map(|mtu| mtu.parse().unwrap())
 }
 
-fn udp((from, to): Macs, src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let ethernet = PacketBuilder::ethernet2(from, to);
-    let ip = match (src.ip(), dst.ip()) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => ethernet.ipv4(src.octets(), dst.octets(), 64),
-        (IpAddr::V6(src), IpAddr::V6(dst)) => ethernet.ipv6(src.octets(), dst.octets(), 64),
-        _ => panic!("two families"),
-    };
+fn udp(macs: Macs, src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    ip.udp(src.port(), dst.port()).write(&mut frame, payload).unwrap();
+    between(macs, src.ip(), dst.ip()).udp(src.port(), dst.port()).write(&mut frame, payload).unwrap();
     frame
 }
 

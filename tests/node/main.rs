@@ -15,6 +15,7 @@ mod departures;
 mod errors_elsewhere;
 mod fairness;
 mod fragments;
+mod frames;
 mod full;
 mod idle;
 mod jumbo;

@@ -4,6 +4,8 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use atalho_benches::apiserver::{self, ApiServer};
+use atalho_benches::lab::objects;
 use atalho_benches::lab::paths::{self, Path};
 use atalho_benches::lab::plan::{Family, Plan};
 use atalho_benches::lab::session::{Programs, Session};
@@ -39,6 +41,16 @@ pub fn ready(plan: &Plan) -> Session {
     let mut session = Session::build(plan, &programs()).expect("a lab");
     session.start_daemon_on_manifests(None).expect("a daemon that is ready");
     session
+}
+
+/// A lab with an API server that has the objects of the examples, and no daemon yet.
+pub fn with_server(prefix: &str) -> (Session, ApiServer) {
+    let plan = Plan::new(prefix);
+    let binaries = apiserver::binaries().expect("kube-apiserver and etcd");
+    let session = Session::build(&plan, &programs()).expect("a lab");
+    let server = ApiServer::start(&binaries, &plan, &programs().lab).expect("an API server");
+    server.apply(&objects::files(&objects::write(&plan).unwrap()).unwrap()).expect("objects");
+    (session, server)
 }
 
 /// Short requests on every path of both families at once; fails with everything that was wrong with them.
