@@ -136,6 +136,11 @@ pub fn page(collector: &Collector) -> String {
         "Time from a change's arrival until every worker uses it.",
         &shared.change_to_use,
     );
+    page.histogram(
+        "atalho_change_to_ended_seconds",
+        "Time from a change's arrival until workers know every connection that ends by it.",
+        &shared.change_to_ended,
+    );
     kube_proxy(&mut page, &shared);
     page.0
 }

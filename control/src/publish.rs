@@ -33,7 +33,7 @@ use crate::model::{Kind, Model};
 use crate::node::follow::Picture;
 use crate::node::neighbours::{Asked, Neighbours};
 use crate::node::routes::Routes;
-use crate::reconcile::{self, Reconciler};
+use crate::reconcile::{Pace, Reconciler, Walk};
 use crate::shared::{Part, Shared};
 use crate::watch::{Feed, KINDS};
 use crate::why::View;
@@ -107,12 +107,11 @@ pub struct Publisher {
     changed: Option<Instant>,
     published_at: Option<Instant>,
     retry_at: Option<Instant>,
+    /// When the walk for flows that end goes on.
     scan_at: Option<Instant>,
-    /// The epoch that every worker has to be in before: until then one may still admit flows by the tables before.
-    scan_after: u64,
-    scanned_at: Option<Instant>,
-    /// From one scan to the next.
-    scan_pause: Duration,
+    walk: Walk,
+    pace: Pace,
+    lap: scan::Lap,
     age_at: Instant,
 }
 
@@ -144,9 +143,9 @@ impl Publisher {
             published_at: None,
             retry_at: None,
             scan_at: None,
-            scan_after: 0,
-            scanned_at: None,
-            scan_pause: reconcile::PAUSE,
+            walk: Walk::new(parts.table.buckets()),
+            pace: Pace::new(Instant::now()),
+            lap: scan::Lap::default(),
             age_at: Instant::now() + AGE,
             parts,
         })
@@ -208,6 +207,8 @@ impl Publisher {
         }
         if self.scan_at.is_some_and(|at| now >= at) {
             self.scan();
+            // While there is credit the next slice is due at once: whoever else lives on this thread comes first.
+            tokio::task::yield_now().await;
         }
         if now >= self.age_at {
             self.age_at = now + AGE;
@@ -263,8 +264,9 @@ impl Publisher {
             || !Arc::ptr_eq(&before.node, &compiled.tables.node)
             || !Arc::ptr_eq(&before.cluster, &compiled.tables.cluster);
         if whole || services_changed || self.model.has_new_hands() || before.ports != compiled.tables.ports {
-            self.scan_at = Some(self.scanned_at.map_or(published, |at| published.max(at + self.scan_pause)));
-            self.scan_after = self.parts.epochs.advance();
+            // The time from the start to the first tables is no answer to a change.
+            self.walk.publish(self.parts.epochs.advance(), if first { published } else { since });
+            self.scan_at.get_or_insert(self.pace.due());
         }
 
         {

@@ -1,6 +1,7 @@
-//! Which flows end because the tables changed. A scan of the whole connection table judges every connection against
+//! Which flows end because the tables changed. A walk through the connection table judges every connection against
 //! the tables as they are now, so that it does not matter which event made them so, nor whether we were there to see it.
-//! Control only finds them: workers end them.
+//! It goes in small steps, so that control publishes and answers in between (`walk.rs`), and takes a share of a core at
+//! most (`pace.rs`). Control only finds flows: workers end them.
 //!
 //! - A flow whose port is gone, on either side, ends: the pod that had it is gone, and its address may be given anew.
 //! - UDP through a Service ends once its endpoint is no longer a choice; the next datagram is given another one.
@@ -8,27 +9,24 @@
 //!   datagram. What their clients send after the end is answered with a reset or an abort, and they begin anew.
 //! - Whatever leads to an endpoint's address ends where that address is another pod's by now: nobody gets his predecessor's.
 
+mod pace;
+mod walk;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
-use atalho_engine::conntrack::{ConnTable, Connection, FlowRef};
+use atalho_engine::conntrack::{ConnTable, FlowRef, Suspect, Suspicion};
 use atalho_engine::flow::Protocol;
 use atalho_engine::handoff::WorkerQueues;
-use atalho_engine::service::{Vip, VipKey};
-use atalho_engine::tables::Tables;
+use atalho_engine::service::{Backends, Vip, VipKey};
+use atalho_engine::tables::{FastMap, Tables};
 
 use crate::model::Inherited;
 
-/// Shortest time between two scans: changes gather meanwhile.
-pub const PAUSE: Duration = Duration::from_millis(100);
-
-/// The time from one scan, which took so long, to the next: scans take a tenth of a core at most, so that with a million flows
-/// changes are not kept waiting for them.
-pub fn pause_after(scan: Duration) -> Duration {
-    PAUSE.max(10 * scan)
-}
+pub use pace::Pace;
+pub use walk::Walk;
 
 /// Service and endpoint of a flow that is not among the choices: is the endpoint still in a slice of that Service?
 pub type IsKnown<'a> = dyn Fn(&str, (IpAddr, u16)) -> bool + 'a;
@@ -36,16 +34,18 @@ pub type IsKnown<'a> = dyn Fn(&str, (IpAddr, u16)) -> bool + 'a;
 /// What is known of the cluster, as far as tables do not say it.
 pub struct Cluster<'a> {
     pub is_known: &'a IsKnown<'a>,
-    pub inherited: &'a Inherited,
+    pub inherited: &'a [&'a Inherited],
 }
 
-/// What scans need to remember.
+/// What looking for flows needs to remember.
 #[derive(Debug, Default)]
 pub struct Reconciler {
     /// Names of VIPs that went away, for the TCP flows that they left.
     departed: HashMap<VipKey, Arc<str>>,
+    /// Endpoints that a VIP may choose; of VIPs that have flows.
+    choices: FastMap<VipKey, Choices>,
     /// Found, but not yet handed to a worker whose queue was full.
-    waiting: Vec<FlowRef>,
+    waiting: HashSet<FlowRef>,
 }
 
 impl Reconciler {
@@ -54,14 +54,21 @@ impl Reconciler {
         self.departed.insert(key, vip.service.clone());
     }
 
-    /// Scans the table for what must end.
-    pub fn scan(&mut self, table: &ConnTable, tables: &Tables, cluster: &Cluster<'_>) {
+    /// Forgets what these tables say themselves, and what can be made again.
+    pub fn tidy(&mut self, tables: &Tables) {
         self.departed.retain(|key, _| tables.services.look_up(key).is_none());
-        let mut judge = Judge { tables, departed: &self.departed, cluster, choices: HashMap::new() };
-        // Those that wait already were found by reasons that may be forgotten meanwhile.
-        let wait: HashSet<FlowRef> = self.waiting.iter().copied().collect();
-        let found = table.connections().filter(|connection| judge.ends(connection)).map(|c| c.at);
-        self.waiting.extend(found.filter(|at| !wait.contains(at)));
+        self.choices = FastMap::default();
+    }
+
+    /// Looks for what must end in some of the table's buckets.
+    pub fn scan(&mut self, table: &ConnTable, buckets: Range<u64>, tables: &Tables, cluster: &Cluster<'_>) {
+        let Self { departed, choices, waiting } = self;
+        let mut judge = Judge { tables, departed, cluster, choices };
+        table.suspects_in(buckets, &tables.ports, &mut |suspect| {
+            if judge.ends(&suspect) {
+                waiting.insert(suspect.at);
+            }
+        });
     }
 
     /// How many of those that were found wait for room in a worker's queue.
@@ -92,32 +99,19 @@ struct Judge<'a> {
     tables: &'a Tables,
     departed: &'a HashMap<VipKey, Arc<str>>,
     cluster: &'a Cluster<'a>,
-    /// Endpoints that a VIP may choose now; one entry per VIP that has flows.
-    choices: HashMap<VipKey, HashSet<(IpAddr, u16)>>,
+    choices: &'a mut FastMap<VipKey, Choices>,
 }
 
 impl Judge<'_> {
-    fn ends(&mut self, connection: &Connection) -> bool {
-        let has_port = |ifindex: u32| self.tables.ports.contains_key(&ifindex);
-        if !has_port(connection.original.ingress) || !has_port(connection.reply.ingress) {
-            return true;
-        }
-        if !connection.is_service {
-            return false;
-        }
-        let key = &connection.original.key;
-        let vip_key = VipKey { address: key.dst, protocol: key.protocol, port: key.dst_port };
-        let endpoint = (connection.original.rewrite.dst, connection.original.rewrite.dst_port);
-        let vip = self.tables.services.look_up(&vip_key);
-        let service = vip.map(|vip| &vip.service).or_else(|| self.departed.get(&vip_key));
+    fn ends(&mut self, suspect: &Suspect) -> bool {
+        let Suspicion::Chosen { vip: key, endpoint } = suspect.why else { return true };
+        let vip = self.tables.services.look_up(&key);
+        let service = vip.map(|vip| &vip.service).or_else(|| self.departed.get(&key));
         if service.is_some_and(|service| self.has_heir(service, endpoint.0)) {
             return true;
         }
-        if let Some(vip) = vip {
-            let choices = self.choices.entry(vip_key).or_insert_with(|| choices_of(vip));
-            if choices.contains(&endpoint) {
-                return false;
-            }
+        if vip.is_some_and(|vip| self.is_choice(key, vip, endpoint)) {
+            return false;
         }
         if matches!(key.protocol, Protocol::Udp) {
             return true;
@@ -126,16 +120,40 @@ impl Judge<'_> {
         !service.is_some_and(|service| (self.cluster.is_known)(service, endpoint))
     }
 
+    fn is_choice(&mut self, key: VipKey, vip: &Vip, endpoint: (IpAddr, u16)) -> bool {
+        let choices = self.choices.entry(key).or_insert_with(|| Choices::of(vip));
+        if !choices.are_of(vip) {
+            *choices = Choices::of(vip);
+        }
+        choices.endpoints.contains_key(&endpoint)
+    }
+
     /// `service`: as in the tables, with its port.
     fn has_heir(&self, service: &str, address: IpAddr) -> bool {
         let name = service.rsplit_once(':').map_or(service, |(name, _)| name);
-        self.cluster.inherited.get(name).is_some_and(|addresses| addresses.contains(&address))
+        let inherited = self.cluster.inherited.iter().filter_map(|inherited| inherited.get(name));
+        inherited.into_iter().any(|addresses| addresses.contains(&address))
     }
 }
 
-fn choices_of(vip: &Vip) -> HashSet<(IpAddr, u16)> {
-    let sides = [&vip.inside, &vip.outside];
-    sides.iter().flat_map(|side| side.backends.endpoints.iter()).map(|e| (e.address, e.port)).collect()
+/// The endpoints that a VIP may choose, for clients on either side.
+#[derive(Debug)]
+struct Choices {
+    of: [Arc<Backends>; 2],
+    endpoints: FastMap<(IpAddr, u16), ()>,
+}
+
+impl Choices {
+    fn of(vip: &Vip) -> Self {
+        let of = [&vip.inside, &vip.outside].map(|side| side.backends.clone());
+        let endpoints = of.iter().flat_map(|backends| &backends.endpoints).map(|e| ((e.address, e.port), ())).collect();
+        Self { of, endpoints }
+    }
+
+    /// Whether the VIP has not changed since.
+    fn are_of(&self, vip: &Vip) -> bool {
+        Arc::ptr_eq(&self.of[0], &vip.inside.backends) && Arc::ptr_eq(&self.of[1], &vip.outside.backends)
+    }
 }
 
 #[cfg(test)]

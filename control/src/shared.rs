@@ -203,8 +203,10 @@ pub struct Published {
     /// Of these, those that compiled everything anew, and those that compiled what had changed.
     pub compile_everything: Times,
     pub compile_changes: Times,
-    /// Looking for flows whose endpoint or port is gone.
+    /// Looking for flows whose endpoint or port is gone: CPU time of once through the table.
     pub scans: Times,
+    /// From a change's arrival until workers were told of every flow that it ends.
+    pub change_to_ended: Times,
     pub changes: Changes,
     /// When the last change came that had to wait for nothing before it.
     pub last_queued: Option<SystemTime>,

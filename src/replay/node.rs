@@ -128,8 +128,9 @@ impl Node {
 
     fn end_flows(&mut self, objects: &Objects) {
         let is_known = |service: &str, endpoint| objects.knows_endpoint(service, endpoint);
-        let cluster = Cluster { is_known: &is_known, inherited: objects.inherited() };
-        self.reconciler.scan(&self.table, &self.tables, &cluster);
+        let cluster = Cluster { is_known: &is_known, inherited: &[objects.inherited()] };
+        self.reconciler.scan(&self.table, 0..self.table.buckets(), &self.tables, &cluster);
+        self.reconciler.tidy(&self.tables);
         loop {
             let is_all = self.reconciler.hand_over(std::slice::from_ref(&self.queues), &|_| {});
             while let Some(at) = self.queues.end_flows.pop() {

@@ -1,8 +1,9 @@
 //! Churn: EndpointSlices change hundreds of times a second at a real API server, while a node with a million flows forwards
-//! traffic. What a change takes to be in force, how many are gathered, what scans cost, and that nothing is lost; then the
-//! same million flows are read out by `atalho flows`.
+//! traffic. What a change takes to be in force, how many are gathered, what scans cost, how long a flow goes to an endpoint that
+//! is gone, and that nothing is lost; then the same million flows are read out by `atalho flows`.
 
 mod changes;
+mod moving;
 mod readings;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use crate::lab::session::{Programs, Session};
 use crate::traffic::client::{JobKind, Outcome};
 
 pub use changes::{ChangesArguments, make};
+use moving::{Moved, Moving};
 use readings::Readings;
 
 /// Nobody lives there: what comes is not answered and not sent back.
@@ -80,6 +82,10 @@ pub struct ChurnFigures {
     pub scans: u64,
     pub scan_ms: f64,
     pub scans_percent: f64,
+    /// From a change's arrival until every flow that it ends was found: of 99 in 100 it was less than this, seconds.
+    pub change_to_ended_p99_s: f64,
+    /// A flow whose endpoint went meanwhile.
+    pub moved: Moved,
     /// The daemon's CPU, percent of a core.
     pub cpu_percent: f64,
     pub memory_before_mib: f64,
@@ -110,7 +116,8 @@ pub fn run(arguments: &ChurnArguments) -> Result<bool> {
     ensure!((5..=600).contains(&seconds), "--seconds {seconds}: 5 to 600");
     ensure!((1000..=4_000_000).contains(&arguments.flows), "--flows {}: 1000 to 4000000", arguments.flows);
     let figures = Churn::build(arguments)?.measure(arguments, seconds)?;
-    let well = figures.lost + figures.dropped + figures.repicked + figures.listed.lost == 0;
+    let has_moved = figures.moved.moves == figures.moved.changes && figures.moved.lost <= figures.moved.moves as u64;
+    let well = figures.lost + figures.dropped + figures.repicked + figures.listed.lost == 0 && has_moved;
     arguments.output.show("churn", &[figures])?;
     Ok(well)
 }
@@ -142,6 +149,7 @@ impl Churn {
         let flows = self.fill(arguments.flows)?;
         self.changes(&["--prepare"])?.wait_with_output()?;
         self.hold()?;
+        let mut moving = Moving::start(&mut self.session)?;
         self.session.listen(Duration::from_secs(2))?;
 
         eprintln!("bench: {} changes a second for {seconds} s", arguments.rate);
@@ -150,6 +158,7 @@ impl Churn {
         let mut changes = self.changes(&["--rate", &arguments.rate.to_string(), "--seconds", &seconds.to_string()])?;
         while changes.try_wait()?.is_none() {
             self.session.listen(LOOK)?;
+            moving.advance(&self.session, &self.server)?;
             memory_most_mib = f64::max(memory_most_mib, readings::memory_mib(&self.session)?);
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -163,6 +172,7 @@ impl Churn {
         self.session.stop_jobs()?;
         let ids: Vec<u32> = self.held.iter().map(|held| held.0).collect();
         let outcomes = self.session.wait_for(&ids, Duration::from_secs(30))?;
+        let moved = moving.result(&self.session.wait_for(&[moving.id], Duration::from_secs(30))?[0]);
         let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
         let status = self.session.daemon()?.status()?;
         Ok(ChurnFigures {
@@ -180,6 +190,8 @@ impl Churn {
             scans: after.scans - before.scans,
             scan_ms: (after.scan_s - before.scan_s) * 1000.0 / (after.scans - before.scans).max(1) as f64,
             scans_percent: (after.scan_s - before.scan_s) * 100.0 / seconds,
+            change_to_ended_p99_s: after.ended.since(&before.ended).below(0.99),
+            moved,
             cpu_percent: (after.cpu_s - before.cpu_s) * 100.0 / seconds,
             memory_before_mib: before.memory_mib,
             memory_most_mib,
@@ -252,7 +264,7 @@ impl Churn {
 
 impl fmt::Display for ChurnFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listed, .. } = self;
+        let Self { listed, moved, .. } = self;
         writeln!(
             f,
             "{:.0} changes a second for {:.0} s, {} flows in the table: {} changes in {} publications",
@@ -276,6 +288,12 @@ impl fmt::Display for ChurnFigures {
             self.cpu_percent,
             self.memory_before_mib,
             self.memory_most_mib
+        )?;
+        writeln!(
+            f,
+            "arrival until all flows that end are found: p99 below {:.3} s; a flow whose endpoint went {} times moved {} times, \
+             {} ms after the change was written (median), {} ms at most, with {} requests lost",
+            self.change_to_ended_p99_s, moved.changes, moved.moves, moved.median_ms, moved.most_ms, moved.lost
         )?;
         writeln!(
             f,

@@ -56,6 +56,7 @@ pub mod ratio;
 pub mod record;
 pub mod report;
 pub mod scale;
+pub mod scan;
 pub mod schedule;
 pub mod setup;
 pub mod site;

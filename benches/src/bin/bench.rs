@@ -19,8 +19,8 @@ use atalho_benches::bench::progress::Progress;
 use atalho_benches::bench::report::BenchReport;
 use atalho_benches::bench::sites::{LiveOptions, Sites};
 use atalho_benches::bench::{
-    chart, churn, control, density, document, groups, instructions, latency, live, scale, schedule, setup, snapshot,
-    stages, table,
+    chart, churn, control, density, document, groups, instructions, latency, live, scale, scan, schedule, setup,
+    snapshot, stages, table,
 };
 use atalho_benches::lab::lock::Lock;
 use atalho_benches::lab::signal::Interrupt;
@@ -50,6 +50,8 @@ enum Command {
     Density(density::DensityArguments),
     /// What a second worker brings; needs no root, but two cores.
     Scale(scale::ScaleArguments),
+    /// What it takes to look for flows that must end; needs no root.
+    Scan(scan::ScanArguments),
     /// How fast connections are set up on the way to a million; needs no root.
     Setup(setup::SetupArguments),
     /// EndpointSlices that change hundreds of times a second, under traffic with a million flows.
@@ -145,6 +147,7 @@ fn main() -> ExitCode {
         Some(Command::Table(arguments)) => table::run(&arguments),
         Some(Command::Density(arguments)) => density::run(&arguments),
         Some(Command::Scale(arguments)) => scale::run(&arguments),
+        Some(Command::Scan(arguments)) => scan::run(&arguments),
         Some(Command::Setup(arguments)) => setup::run(&arguments),
         Some(Command::Churn(arguments)) => churn::run(&arguments),
         Some(Command::Changes(arguments)) => churn::make(&arguments).map(|()| true),

@@ -1,46 +1,91 @@
-//! The scan for flows whose endpoint or port is gone.
+//! The walk for flows whose endpoint or port is gone, a slice at a time: between two of them the loop publishes and answers.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::Publisher;
-use crate::model::EndpointState;
-use crate::reconcile::{self, Cluster};
+use rustix::time::{ClockId, clock_gettime};
 
-/// A worker that is still at a batch is looked for again so soon.
+use super::Publisher;
+use crate::model::{EndpointState, Inherited};
+use crate::reconcile::Cluster;
+
+/// A slice of the walk takes about so long: what everything else on control's thread may wait for it.
+const SLICE: Duration = Duration::from_millis(2);
+/// Buckets between two looks at the clock: some ten microseconds.
+const STEP: u64 = 32;
+/// A worker that is still at a batch, or whose queue is full, is looked for again so soon.
 const HELD: Duration = Duration::from_millis(1);
+
+/// What is told once for many slices.
+#[derive(Debug, Default)]
+pub(super) struct Lap {
+    /// CPU time that slices took.
+    busy: Duration,
+    /// Flows that were handed to workers.
+    ended: usize,
+    /// Since when the changes waited whose rounds are over, while flows that they end wait for room in a queue.
+    over: Vec<Instant>,
+}
 
 impl Publisher {
     pub(super) fn scan(&mut self) {
-        let now = Instant::now();
-        if !self.parts.epochs.passed(self.scan_after, self.parts.queues.iter().map(|queues| &queues.epoch)) {
-            self.scan_at = Some(now + HELD);
+        let (started, cpu_before) = (Instant::now(), cpu_time());
+        let Some(compiled) = &self.compiled else {
+            self.scan_at = None;
             return;
-        }
-        self.scan_at = None;
-        self.scanned_at = Some(now);
-        let Some(compiled) = &self.compiled else { return };
-        let inherited = &self.model.take_inherited();
+        };
+        let epochs = &self.parts.epochs;
+        let passed = |epoch| epochs.passed(epoch, self.parts.queues.iter().map(|queues| &queues.epoch));
+        self.walk.begin(passed, || self.model.take_inherited());
+
         let model = &self.model;
         let is_known = |service: &str, endpoint: (IpAddr, u16)| {
             model.endpoint_state(service, endpoint.0, endpoint.1) != EndpointState::Gone
         };
-        let cluster = Cluster { is_known: &is_known, inherited };
-        self.reconciler.scan(&self.parts.table, &compiled.tables, &cluster);
-        let found = self.reconciler.waiting();
-        self.scan_pause = reconcile::pause_after(now.elapsed());
-        if !self.reconciler.hand_over(&self.parts.queues, &*self.parts.wake) {
-            // A queue is full: what is left is handed over after the next scan.
-            self.scan_at = Some(now + self.scan_pause);
+        let (laps, was_over) = (self.walk.laps(), self.lap.over.len());
+        while let Some(buckets) = self.walk.ahead(STEP) {
+            let inherited: Vec<&Inherited> = self.walk.inherited().collect();
+            let cluster = Cluster { is_known: &is_known, inherited: &inherited };
+            self.reconciler.scan(&self.parts.table, buckets.clone(), &compiled.tables, &cluster);
+            self.lap.over.extend(self.walk.go(&buckets));
+            if started.elapsed() >= SLICE {
+                break;
+            }
         }
+        let found = self.reconciler.waiting();
+        let all_taken = self.reconciler.hand_over(&self.parts.queues, &*self.parts.wake);
         let ended = found - self.reconciler.waiting();
+
+        let (now, busy) = (Instant::now(), cpu_time().saturating_sub(cpu_before));
+        let (has_lapped, rests) = (self.walk.laps() > laps, self.walk.rests());
+        if has_lapped || rests && self.lap.over.len() > was_over {
+            self.reconciler.tidy(&compiled.tables);
+        }
+        self.pace.spend(now, busy);
+        self.lap.busy += busy;
+        self.lap.ended += ended;
         {
             let mut shared = self.parts.shared.lock();
             shared.flows_ended += ended as u64;
-            shared.scans.record(now.elapsed());
+            if has_lapped {
+                shared.scans.record(std::mem::take(&mut self.lap.busy));
+            }
+            if all_taken {
+                self.lap.over.drain(..).for_each(|since| shared.change_to_ended.record(now - since));
+            }
         }
-        if found > 0 {
-            tracing::info!("{ended} flows end because their endpoint or port is gone");
+        if self.lap.ended > 0 && (has_lapped || rests && all_taken) {
+            tracing::info!("{} flows end because their endpoint or port is gone", std::mem::take(&mut self.lap.ended));
         }
+        self.scan_at = match () {
+            () if !rests => Some(self.pace.due()),
+            () if self.walk.waits() || !all_taken => Some(self.pace.due().max(now + HELD)),
+            () => None,
+        };
     }
+}
+
+/// Of this thread.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 mod random;
 
 use super::*;
-use atalho_engine::conntrack::{Direction, Epochs, NewConnection, Rewrite, Segment};
+use atalho_engine::conntrack::{Connection, Direction, Epochs, NewConnection, Rewrite, Segment};
 use atalho_engine::flow::FlowKey;
 use atalho_engine::service::{Backends, Endpoint, Route, Services, VipKind};
 use atalho_engine::tables::Port;
@@ -84,7 +84,8 @@ fn ended_with(
         assert_eq!(endpoint, (ip("10.244.2.7"), 8080));
         known
     };
-    reconciler.scan(&table, tables, &Cluster { is_known: &is_known, inherited });
+    let cluster = Cluster { is_known: &is_known, inherited: &[inherited] };
+    reconciler.scan(&table, 0..table.buckets(), tables, &cluster);
     let queues = vec![WorkerQueues::new(1), WorkerQueues::new(1)];
     assert!(reconciler.hand_over(&queues, &|_| {}));
     let all: Vec<Connection> = table.connections().collect();
@@ -139,12 +140,6 @@ fn an_address_that_is_another_pods_by_now_gets_nothing_of_its_predecessors() {
 }
 
 #[test]
-fn scans_come_ten_times_a_second_and_take_a_tenth_of_a_core_at_most() {
-    assert_eq!(pause_after(Duration::from_millis(1)), PAUSE);
-    assert_eq!(pause_after(Duration::from_millis(350)), Duration::from_millis(3500));
-}
-
-#[test]
 fn what_was_found_and_waits_is_not_forgotten_when_its_reason_is() {
     let table = ConnTable::in_memory(64, &[3; atalho_layout::SECRET_WORDS]);
     table.insert(0, &Epochs::new(), &connection(Protocol::Tcp, 40_000, POD_PORT), 1).unwrap();
@@ -152,7 +147,8 @@ fn what_was_found_and_waits_is_not_forgotten_when_its_reason_is() {
     let mut reconciler = Reconciler::default();
     let heirs = Inherited::from([("default/web".into(), [ip("10.244.2.7")].into())]);
     for inherited in [heirs, Inherited::new()] {
-        reconciler.scan(&table, &tables, &Cluster { is_known: &|_, _| true, inherited: &inherited });
+        let cluster = Cluster { is_known: &|_, _| true, inherited: &[&inherited] };
+        reconciler.scan(&table, 0..table.buckets(), &tables, &cluster);
         assert_eq!(reconciler.waiting(), 1);
     }
 }

@@ -69,7 +69,7 @@ pub use follow::{Followed, Segment};
 pub use insert::{InsertError, Inserted};
 pub use memory::{Geometry, TableMemory};
 pub use repair::TableCheck;
-pub use scan::Connection;
+pub use scan::{Connection, Suspect, Suspicion};
 pub use sctp::SctpState;
 pub use state::{ConnectionState, Evictable};
 pub use tcp::{TcpSegment, TcpState};
@@ -307,13 +307,17 @@ impl ConnTable {
     /// Those in some of the buckets, IPv4's counted first. A connection stays where it is, so a walk in parts meets each
     /// that lives all the time once.
     pub fn connections_in(&self, buckets: Range<u64>) -> impl Iterator<Item = Connection> + use<> {
+        let [v4, v6] = self.parts(buckets);
+        self.v4.connections_in(v4).chain(self.v6.connections_in(v6))
+    }
+
+    /// What is IPv4's of these buckets, and what is IPv6's.
+    fn parts(&self, buckets: Range<u64>) -> [Range<u32>; 2] {
         let part = |first: u64, count: u32| {
             let within = |bucket: u64| bucket.clamp(first, first + u64::from(count)).abs_diff(first) as u32;
             within(buckets.start)..within(buckets.end)
         };
-        let (v4, v6) = (self.v4, self.v6);
-        let of_v6 = part(u64::from(v4.buckets), v6.buckets);
-        v4.connections_in(part(0, v4.buckets)).chain(v6.connections_in(of_v6))
+        [part(0, self.v4.buckets), part(u64::from(self.v4.buckets), self.v6.buckets)]
     }
 
     /// Buckets of both families.

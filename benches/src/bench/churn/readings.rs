@@ -24,6 +24,8 @@ pub struct Readings {
     pub dropped: u64,
     /// From the time that a slice says it was changed at.
     pub programming: Buckets,
+    /// From a change's arrival until all flows that it ends were found.
+    pub ended: Buckets,
 }
 
 impl Readings {
@@ -47,6 +49,7 @@ impl Readings {
             memory_mib: memory_mib(session)?,
             dropped: status.dropped + kernel("uplink_no_worker") + kernel("funnel_no_worker") + kernel("pod_policed"),
             programming: Buckets::read(&page, "kubeproxy_network_programming_duration_seconds"),
+            ended: Buckets::read(&page, "atalho_change_to_ended_seconds"),
         })
     }
 }
