@@ -112,7 +112,7 @@ pub fn page(collector: &Collector) -> String {
     page.single("atalho_services", "gauge", "Services in the tables.", shared.services);
     page.single("atalho_endpoints", "gauge", "Endpoints in the tables.", shared.endpoints);
     page.single("atalho_refused_objects", "gauge", "Objects that are refused.", shared.refusals.len());
-    page.single("atalho_watches_failing", "gauge", "Watches of the API server that fail.", shared.troubles.len());
+    page.single("atalho_watches_failing", "gauge", "Watches of the API server that fail.", shared.watches_failing());
     page.single(
         "atalho_change_queue_longest",
         "gauge",

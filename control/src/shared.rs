@@ -169,7 +169,16 @@ pub enum Part {
     Supervised,
 }
 
-/// A resource whose watch fails.
+/// What the API server is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A resource's objects.
+    Watch(Kind),
+    /// Whether it is ready, `/readyz`.
+    Readyz,
+}
+
+/// What fails at the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     pub text: String,
@@ -188,8 +197,8 @@ pub struct Published {
     pub services: u64,
     pub endpoints: u64,
     pub refusals: Vec<Refusal>,
-    /// Watches that fail, by resource.
-    pub troubles: BTreeMap<Kind, Trouble>,
+    /// What fails at the API server.
+    pub troubles: BTreeMap<Subject, Trouble>,
     pub faults: BTreeMap<Part, Vec<String>>,
     /// Since when each of these parts has had something to complain about.
     pub faults_since: BTreeMap<Part, SystemTime>,
@@ -244,10 +253,10 @@ impl Published {
         self.faults_since.entry(part).or_insert_with(SystemTime::now);
     }
 
-    /// Notes that a watch fails. `true`: that is news.
-    pub fn set_trouble(&mut self, kind: Kind, text: String) -> bool {
+    /// Notes that this fails. `true`: that is news.
+    pub fn set_trouble(&mut self, subject: Subject, text: String) -> bool {
         let trouble = Trouble { text, since: SystemTime::now() };
-        match self.troubles.entry(kind) {
+        match self.troubles.entry(subject) {
             Entry::Vacant(vacant) => {
                 vacant.insert(trouble);
                 true
@@ -260,7 +269,12 @@ impl Published {
         }
     }
 
-    /// Since when a watch or a part has failed; `None` if none does.
+    /// Resources whose watch fails.
+    pub fn watches_failing(&self) -> usize {
+        self.troubles.keys().filter(|subject| matches!(subject, Subject::Watch(_))).count()
+    }
+
+    /// Since when the API server or a part has failed; `None` if none does.
     pub fn failing_since(&self) -> Option<SystemTime> {
         self.troubles.values().map(|trouble| trouble.since).chain(self.faults_since.values().copied()).min()
     }
@@ -342,12 +356,12 @@ mod tests {
         published.ready = true;
         assert_eq!(published.state(), "ready");
         assert_eq!(published.failing_since(), None);
-        assert!(published.set_trouble(Kind::Pod, "pods: 403".into()));
+        assert!(published.set_trouble(Subject::Watch(Kind::Pod), "pods: 403".into()));
         assert_eq!((published.state(), published.api().as_deref()), ("degraded", Some("pods: 403")));
         let since = published.failing_since();
         assert!(since.is_some_and(|since| since <= SystemTime::now()));
-        assert!(!published.set_trouble(Kind::Pod, "pods: 403".into()));
-        assert!(published.set_trouble(Kind::Pod, "pods: 401".into()));
+        assert!(!published.set_trouble(Subject::Watch(Kind::Pod), "pods: 403".into()));
+        assert!(published.set_trouble(Subject::Watch(Kind::Pod), "pods: 401".into()));
         assert_eq!((published.failing_since(), published.api().as_deref()), (since, Some("pods: 401")));
         published.troubles.clear();
         published.set_faults(Part::Routes, vec!["x".into()]);

@@ -4,6 +4,7 @@
 //!
 //! Without root everything here fails; `ATALHO_SKIP_ROOT_TESTS=1` skips it, and says so.
 
+mod answers;
 mod certificates;
 mod etcd;
 mod events;

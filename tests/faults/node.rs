@@ -47,6 +47,8 @@ pub struct Node {
     pub server: ApiServer,
     pub proxy: Proxy,
     pub admin: Https,
+    /// Before the daemon asked for anything.
+    pub begun: Instant,
     held: Vec<(u32, Path, JobKind)>,
     /// What the API server has, and the daemon must come to have.
     endpoints: u64,
@@ -65,6 +67,7 @@ impl Node {
         let config = write_config(&plan, None, "").unwrap();
         let path = folder.join("kubeconfig");
         kubeconfig(&path, proxy::PORT, proxy.authority(), "token: admin-token");
+        let begun = Instant::now();
         session.start_daemon(&config, &Objects::ApiServer { kubeconfig: path }).unwrap();
         let ready = session.daemon_mut().unwrap().wait_ready(Duration::from_secs(60)).unwrap();
         assert_eq!(ready.state, "ready", "{ready:?}");
@@ -78,7 +81,7 @@ impl Node {
         }
         session.listen(Duration::from_secs(1)).unwrap();
         let memory_kb = memory_kb(&session);
-        Self { session, server, proxy, admin, held, endpoints: ready.endpoints, changes: 0, memory_kb }
+        Self { session, server, proxy, admin, begun, held, endpoints: ready.endpoints, changes: 0, memory_kb }
     }
 
     pub fn status(&self) -> Status {

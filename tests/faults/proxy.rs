@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use atalho_benches::lab::plan::{Family, Plan, router_address};
 use rustls::{ServerConnection, StreamOwned};
 
+use crate::answers;
 use crate::certificates::{Certificates, Dates};
 use crate::https::{Https, Stream};
 use crate::node::enter;
@@ -19,6 +20,8 @@ use crate::node::enter;
 pub const PORT: u16 = 6444;
 /// A stream that is silent looks this often whether it is to be cut.
 const LOOK: Duration = Duration::from_millis(20);
+/// In the event that ends a stream of what there is.
+const INITIAL_EVENTS_END: &[u8] = b"k8s.io/initial-events-end";
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// What it does to requests and answers.
@@ -31,11 +34,16 @@ pub enum Fault {
     Silent,
     /// 429 with this `Retry-After`, seconds.
     Busy(u64),
-    /// Watches are told in their stream that they are too old (410).
+    /// Watches are told in their stream that they are too old (410), streams of what there is among them.
     TooOld,
+    /// Watches are too old, and each stream of what there is is cut in the event that ends it.
+    CutStreams,
+    /// What there is is not told of as a stream (422).
+    NoStreams,
     /// The next event of a watch is cut in the middle, and then it is away.
     CutEvents,
-    /// Watches are too old, lists come in pages of one object, and each second page is cut in the middle.
+    /// Watches are too old, nothing is streamed, lists come in pages of one object, and each second page is cut in the
+    /// middle.
     CutPages,
     /// It shows a certificate with these dates.
     Certificate(Dates),
@@ -153,9 +161,16 @@ impl State {
         let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
         self.asked.lock().unwrap().push(Asked { at: Instant::now(), path: path.clone() });
         let is_watch = path.contains("watch=true");
+        let is_stream = path.contains("sendInitialEvents=true");
         match fault {
-            Fault::Busy(seconds) => return client.write_all(busy(seconds).as_bytes()),
-            Fault::TooOld | Fault::CutPages if is_watch => return client.write_all(too_old().as_bytes()),
+            Fault::Busy(seconds) => return client.write_all(answers::busy(seconds).as_bytes()),
+            Fault::NoStreams | Fault::CutPages if is_stream => {
+                return client.write_all(answers::no_streams().as_bytes());
+            }
+            Fault::CutStreams if is_stream => {}
+            Fault::TooOld | Fault::CutStreams | Fault::CutPages if is_watch => {
+                return client.write_all(answers::too_old().as_bytes());
+            }
             Fault::CutPages => request = request.replacen("limit=500", "limit=1", 1),
             _ => {}
         }
@@ -163,7 +178,7 @@ impl State {
         server.write_all(request.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes())?;
         server.sock.set_read_timeout(Some(LOOK))?;
         let cut_page = fault == Fault::CutPages && path.contains("continue=");
-        self.pass_on(&mut server, &mut client, cuts, is_watch, cut_page)?;
+        self.pass_on(&mut server, &mut client, cuts, fault, is_watch, cut_page)?;
         client.conn.send_close_notify();
         client.flush()
     }
@@ -174,6 +189,7 @@ impl State {
         server: &mut Stream,
         client: &mut Client,
         cuts: u64,
+        fault: Fault,
         is_watch: bool,
         cut_page: bool,
     ) -> std::io::Result<()> {
@@ -205,6 +221,12 @@ impl State {
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
                 Err(error) => return Err(error),
             };
+            if fault == Fault::CutStreams
+                && let Some(end) = find(&buffer[..bytes], INITIAL_EVENTS_END)
+            {
+                client.write_all(&buffer[..end])?;
+                return cut();
+            }
             let cut_event = is_watch && passed > 0 && self.fault() == Fault::CutEvents;
             if cut_event || cut_page {
                 // Its head may fill the first read alone, and half an event is none.
@@ -247,21 +269,6 @@ fn read_request(client: &mut Client) -> std::io::Result<String> {
     }
 }
 
-/// What a server says that has too much to do (k8s.io/apiserver, filters `tooManyRequests`): its body is no object.
-fn busy(retry_after_s: u64) -> String {
-    let body = "Too many requests, please try again later.\n";
-    format!(
-        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: {retry_after_s}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-/// An event that ends a watch whose version is compacted (k8s.io/apimachinery, `NewResourceExpired`).
-fn too_old() -> String {
-    let event = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old resource version: 1 (2)","reason":"Expired","code":410}}"#;
-    format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{:x}\r\n{event}\n\r\n0\r\n\r\n",
-        event.len() + 1
-    )
+fn find(text: &[u8], word: &[u8]) -> Option<usize> {
+    text.windows(word.len()).position(|part| part == word)
 }

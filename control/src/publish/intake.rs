@@ -59,14 +59,14 @@ impl Publisher {
                 self.parts.shared.lock().waiting_for = self.waiting_for.iter().copied().collect();
                 self.change();
             }
-            Feed::Trouble(kind, text) => {
-                if self.parts.shared.lock().set_trouble(kind, text.clone()) {
+            Feed::Trouble(subject, text) => {
+                if self.parts.shared.lock().set_trouble(subject, text.clone()) {
                     tracing::warn!("{text}");
                 }
             }
-            Feed::Well(kind) => {
-                if self.parts.shared.lock().troubles.remove(&kind).is_some() {
-                    tracing::info!("{kind:?}: the API server answers again");
+            Feed::Well(subject) => {
+                if self.parts.shared.lock().troubles.remove(&subject).is_some() {
+                    tracing::info!("{subject:?}: the API server is well again");
                 }
             }
             Feed::ManifestsFault(faults) => self.parts.shared.lock().set_faults(Part::Manifests, faults),

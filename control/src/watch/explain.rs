@@ -15,16 +15,17 @@ fn resource(kind: Kind) -> &'static str {
     }
 }
 
-/// The HTTP status that the server answered with, if it answered.
+/// The HTTP status that the server answered with, if it answered. The client makes a status without a code of an event that
+/// it cannot read.
 pub fn status_code(error: &Error) -> Option<u16> {
-    match error {
-        Error::InitialListFailed(error) | Error::WatchStartFailed(error) | Error::WatchFailed(error) => match error {
-            kube::Error::Api(status) => Some(status.code),
-            _ => None,
-        },
-        Error::WatchError(status) => Some(status.code),
-        Error::NoResourceVersion => None,
-    }
+    let code = match error {
+        Error::InitialListFailed(kube::Error::Api(status))
+        | Error::WatchStartFailed(kube::Error::Api(status))
+        | Error::WatchFailed(kube::Error::Api(status))
+        | Error::WatchError(status) => status.code,
+        _ => 0,
+    };
+    (code != 0).then_some(code)
 }
 
 /// For people: the resource, the reason and the next step. `status`: of an answer whose body was no object of the API.
@@ -48,6 +49,9 @@ pub fn explain(kind: Kind, url: &str, error: &Error, status: Option<u16>) -> Str
         None if why.contains("certificate") => format!(
             "{resource}: the certificate of the API server {url} is refused: {why}; compare this node's clock with the certificate's dates and the \
              kubeconfig's certificate authority with its issuer, tried again with growing pauses"
+        ),
+        None if matches!(error, Error::WatchFailed(kube::Error::Api(_) | kube::Error::SerdeError(_))) => format!(
+            "{resource}: the API server {url} told of what cannot be read as one of them: {why}; look at the objects that changed last"
         ),
         None if matches!(error, Error::WatchFailed(_)) => format!(
             "{resource}: the watch of the API server {url} broke off: {why}; taken up again with growing pauses"

@@ -1,15 +1,14 @@
-//! What one resource's requests and answers tell beside their contents: that its watch goes on, which is silent until an
-//! object changes; the status of an answer whose body is no object, as filters before the API have them; how long the
-//! server wants to be left alone; and that it is there again, which another resource's watch may be the first to see.
+//! What one resource's requests and answers tell beside their contents: the status of an answer whose body is no object, as
+//! filters before the API have them; how long the server wants to be left alone; and that it is there again, which
+//! another resource's watch may be the first to see.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderMap, Request, Response};
-use futures::FutureExt;
-use tokio::sync::{Notify, watch};
+use axum::http::{HeaderMap, Response};
+use tokio::sync::watch;
 
 /// The longest that a server is left alone, whatever it asks for.
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(300);
@@ -22,11 +21,8 @@ pub struct Heard(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether the last request was for a watch.
-    is_watch: AtomicBool,
     /// The last answer's; 0 where there is none.
     status: AtomicU16,
-    watch_stands: Notify,
     /// Counts the watches of the server, this one among them, that were let stand.
     any_stands: watch::Sender<u64>,
     leave_alone_until: Mutex<Option<Instant>>,
@@ -38,9 +34,8 @@ impl Heard {
         Self(Arc::new(State { any_stands, ..State::default() }))
     }
 
-    pub fn request<B>(&self, request: &Request<B>) {
-        let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
-        self.0.is_watch.store(is_watch, Ordering::Relaxed);
+    /// Something is asked for.
+    pub fn request(&self) {
         self.0.status.store(0, Ordering::Relaxed);
     }
 
@@ -50,10 +45,6 @@ impl Heard {
             *self.0.leave_alone_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
         }
         self.0.status.store(answer.status().as_u16(), Ordering::Relaxed);
-        if answer.status().is_success() && self.0.is_watch.load(Ordering::Relaxed) {
-            self.0.watch_stands.notify_one();
-            self.0.any_stands.send_modify(|watches| *watches += 1);
-        }
     }
 
     /// The status by which the last request was refused.
@@ -61,14 +52,9 @@ impl Heard {
         Some(self.0.status.load(Ordering::Relaxed)).filter(|status| *status >= 400)
     }
 
-    /// The watch has failed: answers before this count for nothing.
-    pub fn fails(&self) {
-        let _ = self.0.watch_stands.notified().now_or_never();
-    }
-
-    /// Returns once the server has let us watch again.
-    pub async fn watch_stands(&self) {
-        self.0.watch_stands.notified().await;
+    /// The server lets us watch.
+    pub fn stands(&self) {
+        self.0.any_stands.send_modify(|watches| *watches += 1);
     }
 
     /// Returns when the server may be asked again: after `pause`, or soon after a watch of another resource stands again,
@@ -83,7 +69,8 @@ impl Heard {
         }
     }
 
-    fn left_alone(&self, now: Instant) -> Duration {
+    /// How long the server wants to be left alone.
+    pub fn left_alone(&self, now: Instant) -> Duration {
         let until = *self.0.leave_alone_until.lock().unwrap_or_else(PoisonError::into_inner);
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
@@ -107,31 +94,15 @@ mod tests {
         answer.body(()).unwrap()
     }
 
-    fn ask(heard: &Heard, query: &str) {
-        heard.request(&Request::builder().uri(format!("/api/v1/pods?{query}")).body(()).unwrap());
-    }
-
-    fn stands(heard: &Heard) -> bool {
-        heard.watch_stands().now_or_never().is_some()
-    }
-
-    #[tokio::test]
-    async fn a_watch_stands_by_its_own_answer_and_not_by_one_from_before() {
+    #[test]
+    fn a_refusal_is_of_the_last_request() {
         let heard = Heard::default();
-        ask(&heard, "limit=500");
-        heard.answer(&answer(200, None));
-        assert!(!stands(&heard), "a list is no watch");
-        ask(&heard, "&watch=true&resourceVersion=7");
         heard.answer(&answer(429, None));
-        assert!(!stands(&heard) && heard.refusal() == Some(429));
-        ask(&heard, "&watch=true&resourceVersion=7");
+        assert_eq!(heard.refusal(), Some(429));
+        heard.request();
         assert_eq!(heard.refusal(), None);
         heard.answer(&answer(200, None));
         assert_eq!(heard.refusal(), None);
-        heard.fails();
-        assert!(!stands(&heard), "it stood before it failed");
-        heard.answer(&answer(200, None));
-        assert!(stands(&heard));
     }
 
     #[tokio::test]
@@ -141,8 +112,7 @@ mod tests {
         let start = Instant::now();
         let stands = async {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            ask(&other, "&watch=true");
-            other.answer(&answer(200, None));
+            other.stands();
         };
         tokio::join!(one.pause(Duration::from_secs(30)), stands);
         assert!((PAUSE_MIN..Duration::from_secs(10)).contains(&start.elapsed()), "{:?}", start.elapsed());

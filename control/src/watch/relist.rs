@@ -1,6 +1,6 @@
 //! A re-list, buffered and swapped in when complete: what the list no longer holds was deleted while we did not look.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::model::{Change, Key, Object, Source};
 
@@ -8,28 +8,36 @@ use crate::model::{Change, Key, Object, Source};
 #[derive(Debug, Default)]
 pub struct Relist {
     known: HashSet<Key>,
-    coming: Vec<Object>,
+    /// By key: objects may change and go while they are listed.
+    coming: BTreeMap<Key, Object>,
 }
 
 impl Relist {
-    /// A list begins; one that had begun before broke off and counts for nothing.
-    pub fn begin(&mut self) {
+    /// What has come of a list that is not complete counts for nothing.
+    pub fn break_off(&mut self) {
         self.coming.clear();
     }
 
-    /// An object of the list.
+    /// An object of the list, or its change.
     pub fn buffer(&mut self, object: Object) {
-        self.coming.push(object);
+        self.coming.insert(object.key(), object);
+    }
+
+    /// An object of the list has been deleted.
+    pub fn forget(&mut self, key: &Key) {
+        self.coming.remove(key);
     }
 
     /// The list is complete: what it deletes, then what it holds.
     pub fn finish(&mut self) -> Vec<Change> {
-        let listed: HashSet<Key> = self.coming.iter().map(Object::key).collect();
-        let mut gone: Vec<Key> = self.known.difference(&listed).cloned().collect();
+        let coming = std::mem::take(&mut self.coming);
+        let mut gone: Vec<Key> = self.known.drain().filter(|key| !coming.contains_key(key)).collect();
         gone.sort();
-        let deletions = gone.into_iter().map(Change::Delete);
-        let changes = deletions.chain(self.coming.drain(..).map(|object| Change::Put(object, Source::Api))).collect();
-        self.known = listed;
+        let mut changes: Vec<Change> = gone.into_iter().map(Change::Delete).collect();
+        for (key, object) in coming {
+            self.known.insert(key);
+            changes.push(Change::Put(object, Source::Api));
+        }
         changes
     }
 
@@ -70,13 +78,11 @@ mod tests {
     #[test]
     fn a_list_deletes_what_it_no_longer_holds() {
         let mut relist = Relist::default();
-        relist.begin();
         relist.buffer(service("a"));
         relist.buffer(service("b"));
         assert_eq!(said(&relist.finish()), ["put a", "put b"]);
         relist.put(service("c"));
         relist.delete(&service("a").key());
-        relist.begin();
         relist.buffer(service("b"));
         assert_eq!(said(&relist.finish()), ["delete c", "put b"]);
     }
@@ -84,16 +90,24 @@ mod tests {
     #[test]
     fn a_list_that_breaks_off_changes_nothing() {
         let mut relist = Relist::default();
-        relist.begin();
         relist.buffer(service("a"));
         relist.buffer(service("b"));
         relist.finish();
-        relist.begin();
-        relist.buffer(service("a"));
-        // The connection breaks; the next list begins.
-        relist.begin();
+        relist.buffer(service("c"));
+        relist.break_off();
         relist.buffer(service("a"));
         relist.buffer(service("b"));
         assert_eq!(said(&relist.finish()), ["put a", "put b"]);
+    }
+
+    #[test]
+    fn an_object_that_goes_while_it_is_listed_is_not_in_the_list() {
+        let mut relist = Relist::default();
+        relist.put(service("a"));
+        relist.buffer(service("b"));
+        relist.buffer(service("a"));
+        relist.buffer(service("b"));
+        relist.forget(&service("a").key());
+        assert_eq!(said(&relist.finish()), ["delete a", "put b"]);
     }
 }

@@ -65,7 +65,7 @@ impl Server {
             ClientBuilder::try_from(self.config.clone()).map_err(|error| cannot_prepare(&self.url, &error))?;
         let (asks, answers) = (heard.clone(), heard.clone());
         let asks = MapRequestLayer::new(move |request| {
-            asks.request(&request);
+            asks.request();
             request
         });
         let answers = MapResponseLayer::new(move |answer| {

@@ -53,11 +53,12 @@ impl Servers {
             .spawn()
             .unwrap();
         let mut servers = Self { folder: folder.into(), binaries, etcd, api: None };
-        servers.start_api();
+        servers.start_api(false);
         servers
     }
 
-    fn start_api(&mut self) {
+    /// `streams`: whether it tells of what there is as a stream (KEP-3157).
+    fn start_api(&mut self, streams: bool) {
         let of = |name: &str| self.folder.join(name).display().to_string();
         let log = std::fs::File::create(self.folder.join("api.log")).unwrap();
         let api = Command::new(self.binaries.join("kube-apiserver"))
@@ -72,6 +73,7 @@ impl Servers {
                 "--bind-address=127.0.0.1",
                 "--secure-port=6443",
             ])
+            .arg(format!("--feature-gates=WatchList={streams}"))
             .arg(format!("--cert-dir={}", of("certificates")))
             .arg(format!("--token-auth-file={}", of("tokens.csv")))
             .arg(format!("--service-account-key-file={}", of("key")))
@@ -214,7 +216,7 @@ fn objects_of_a_real_server_become_tables_through_refusal_and_outage() {
 
         let control = bench.start_from(Source::Api { kubeconfig: Some(servers.kubeconfig(ADMIN)) }).unwrap();
         assert!(control.wait_ready(Duration::from_secs(10)), "{}", bench.status());
-        // The server's own Service is there beside ours.
+        // Listed in pages, by a server that does not stream. Its own Service is there beside ours.
         assert_eq!(bench.status()["services"], 2, "{}", bench.status());
         assert_eq!(bench.endpoints(Protocol::Tcp, 80), addresses(&["10.244.2.7"]));
         assert_eq!(bench.status()["state"], "ready", "{}", bench.status());
@@ -231,7 +233,7 @@ fn objects_of_a_real_server_become_tables_through_refusal_and_outage() {
         assert_eq!(bench.endpoints(Protocol::Tcp, 80).len(), 2);
         bench.connect(Protocol::Udp, 53, 5353);
         bench.connect(Protocol::Tcp, 80, 8080);
-        servers.start_api();
+        servers.start_api(true);
         servers.with_client(async |client| put_slice(&client, &["10.244.2.9"]).await);
         until_within(Duration::from_secs(60), "the new endpoint", || {
             bench.endpoints(Protocol::Tcp, 80) == addresses(&["10.244.2.9"])
@@ -245,6 +247,13 @@ fn objects_of_a_real_server_become_tables_through_refusal_and_outage() {
             services.delete("web", &DeleteParams::default()).await.unwrap();
         });
         until("no Service", || bench.endpoints(Protocol::Tcp, 80).is_empty());
+        control.shutdown();
+
+        // Another daemon has the same, as a stream.
+        let bench = Bench::new();
+        let control = bench.start_from(Source::Api { kubeconfig: Some(servers.kubeconfig(ADMIN)) }).unwrap();
+        assert!(control.wait_ready(Duration::from_secs(10)), "{}", bench.status());
+        assert_eq!((&bench.status()["services"], &bench.status()["state"]), (&json!(1), &json!("ready")));
         control.shutdown();
     });
 }

@@ -40,9 +40,9 @@ impl Watch {
 
     /// A list of everything; what happened before it is in it, or has gone unheard. One that breaks off says nothing.
     fn list(&mut self, kind: Kind, truth: &Truth, is_whole: bool) -> Vec<Change> {
-        self.relist.begin();
         truth.iter().filter(|(key, _)| key.kind == kind).for_each(|(_, object)| self.relist.buffer(object.clone()));
         if !is_whole {
+            self.relist.break_off();
             return Vec::new();
         }
         self.coming.clear();
