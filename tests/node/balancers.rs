@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use atalho_benches::lab::command::{ip, run_in};
+use atalho_benches::lab::command::ip;
 use atalho_benches::lab::daemon::{Objects, write_config};
 use atalho_benches::lab::objects;
 use atalho_benches::lab::paths::{self, Path, Place};
@@ -16,7 +15,7 @@ use atalho_benches::lab::plan::{Family, Plan, node_address, outside_address, pod
 use atalho_benches::lab::session::Session;
 use atalho_benches::traffic::client::JobKind;
 
-use crate::support::{assert_even_and_right, programs, skipped, turn};
+use crate::support::{assert_even_and_right, programs, skipped, turn, wait_for_routes};
 
 /// Every endpoint may be asked, and sees the node.
 const OPEN: u8 = 81;
@@ -116,7 +115,8 @@ fn load_balancers_are_reached_from_everywhere_by_their_policy() {
     }
     let daemon = session.daemon_mut().unwrap();
     daemon.wait_for(Duration::from_secs(10), "the load balancers", |status| status.services == before + 4).unwrap();
-    wait_for_routes(&plan);
+    let all = [OPEN, KEPT, GUARDED, EXTERNAL].map(|service| Family::BOTH.map(|family| address(service, family)));
+    wait_for_routes(&plan, all.as_flattened());
 
     let mut asked = Vec::new();
     for family in Family::BOTH {
@@ -147,20 +147,4 @@ fn load_balancers_are_reached_from_everywhere_by_their_policy() {
         assert_eq!(outcome.sources.keys().collect::<Vec<_>>(), [&source.to_string()], "{what}");
     }
     assert_even_and_right(&session);
-}
-
-/// The node's own way to the addresses comes after the tables.
-fn wait_for_routes(plan: &Plan) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let has_route = |service, family| {
-        let (kind, to) = (if family == Family::V4 { "-4" } else { "-6" }, address(service, family).to_string());
-        !run_in(&plan.node(), "ip", &[kind, "route", "show", "exact", &to]).unwrap().trim().is_empty()
-    };
-    let all = || {
-        [OPEN, KEPT, GUARDED, EXTERNAL].into_iter().all(|n| Family::BOTH.into_iter().all(|family| has_route(n, family)))
-    };
-    while !all() {
-        assert!(Instant::now() < deadline, "no routes into the funnel for load balancers");
-        thread::sleep(Duration::from_millis(50));
-    }
 }

@@ -29,6 +29,7 @@ mod pod_frames;
 mod refusals;
 mod restart;
 mod services;
+mod shared_addresses;
 mod steadiness;
 mod stops;
 mod streams;

@@ -1,10 +1,13 @@
 //! What every test here needs: a lab, a turn on the machine, and traffic on every path with an account of it.
 
+use std::net::IpAddr;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use atalho_benches::apiserver::{self, ApiServer};
+use atalho_benches::lab::command::run_in;
 use atalho_benches::lab::objects;
 use atalho_benches::lab::paths::{self, Path};
 use atalho_benches::lab::plan::{Family, Plan};
@@ -83,6 +86,19 @@ pub fn assert_even_and_right(session: &Session) {
     let status = session.daemon().and_then(|daemon| daemon.settled_status()).expect("a status");
     assert!(status.is_even(), "{status:?}");
     assert_eq!(session.wrong_packets().expect("counters"), Vec::<String>::new());
+}
+
+/// The node's own way to outside addresses of Services comes after the tables.
+pub fn wait_for_routes(plan: &Plan, addresses: &[IpAddr]) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let has_route = |address: &IpAddr| {
+        let kind = if address.is_ipv4() { "-4" } else { "-6" };
+        !run_in(&plan.node(), "ip", &[kind, "route", "show", "exact", &address.to_string()]).unwrap().trim().is_empty()
+    };
+    while !addresses.iter().all(has_route) {
+        assert!(Instant::now() < deadline, "no routes into the funnel for all of {addresses:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 pub fn last_words(session: &Session) -> String {
