@@ -1,5 +1,6 @@
 //! The daemon dies under traffic and comes back: nothing leaks past it, nothing is reset, everything goes on.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use atalho_benches::lab::capture::Capture;
@@ -41,9 +42,8 @@ fn survive(prefix: &str, end_daemon: impl Fn(&mut Session)) {
     let own: Vec<u32> = Family::BOTH.map(|family| node_to_outside(&mut session, family)).to_vec();
     session.listen(Duration::from_secs(2)).unwrap();
 
-    let uplink = Capture::start(&session.plan().far(), "eth0", &leaks_on_the_uplink()).unwrap();
-    let pods: Vec<Capture> =
-        (1..=4).map(|number| Capture::start(&session.plan().pod(number), "eth0", &leaks_to_a_pod()).unwrap()).collect();
+    assert_seen_where_they_are(&mut session);
+    let (uplink, pods) = captures(&session);
     end_daemon(&mut session);
     session.listen(DEAD).unwrap();
     let config = write_config(session.plan(), None, "").unwrap();
@@ -53,6 +53,10 @@ fn survive(prefix: &str, end_daemon: impl Fn(&mut Session)) {
     session.listen(Duration::from_secs(4)).unwrap();
     session.stop_jobs().unwrap();
 
+    assert_eq!(uplink.finish().unwrap(), Vec::<String>::new(), "leaked on the uplink");
+    for (number, pod) in (1..).zip(pods) {
+        assert_eq!(pod.finish().unwrap(), Vec::<String>::new(), "leaked to pod {number}");
+    }
     let ids: Vec<u32> = held.iter().map(|job| job.0).collect();
     let outcomes = session.wait_for(&ids, Duration::from_secs(30)).unwrap();
     for ((_, path), outcome) in held.iter().zip(&outcomes) {
@@ -65,10 +69,6 @@ fn survive(prefix: &str, end_daemon: impl Fn(&mut Session)) {
     for outcome in session.wait_for(&own, Duration::from_secs(10)).unwrap() {
         assert_eq!(outcome.failed, 0, "the node's own traffic: {outcome:?}");
         assert!(outcome.gap_ms_max < 1000, "the node's own traffic stood still for {} ms", outcome.gap_ms_max);
-    }
-    assert_eq!(uplink.finish().unwrap(), Vec::<String>::new(), "leaked on the uplink");
-    for (number, pod) in (1..).zip(pods) {
-        assert_eq!(pod.finish().unwrap(), Vec::<String>::new(), "leaked to pod {number}");
     }
     session.restart_agents().unwrap();
     // New connections are as welcome as the old ones.
@@ -92,6 +92,45 @@ fn node_to_outside(session: &mut Session, family: Family) -> u32 {
     session.ask(path.from, job).unwrap()
 }
 
+/// Everything that must not be seen, on the uplink and at every pod.
+fn captures(session: &Session) -> (Capture, Vec<Capture>) {
+    let plan = session.plan();
+    let at_pod = |number| Capture::start_inbound(&plan.pod(number), "eth0", LEAKS_TO_A_POD).unwrap();
+    (Capture::start(&plan.far(), "eth0", &leaks_on_the_uplink()).unwrap(), (1..=4).map(at_pod).collect())
+}
+
+/// The captures see what they look for, by whichever way it comes: refusals that somebody did ask for. A worker refuses
+/// pods what no endpoint serves, and the node's stack the far host what nobody listens to.
+fn assert_seen_where_they_are(session: &mut Session) {
+    let (uplink, pods) = captures(session);
+    let mut jobs = Vec::new();
+    for family in Family::BOTH {
+        let at = |address, port| SocketAddr::new(address, port);
+        let nobody = paths::cluster_ip(60, family);
+        let asked = (1..=4).map(|number| (Place::Pod(number), at(nobody, 80), at(nobody, 443)));
+        let node = node_address(family);
+        for (from, tcp, udp) in asked.chain([(Place::Far, at(node, 9), at(node, 9))]) {
+            let path = Path { from, tcp, udp, ..paths::moving(family) };
+            for kind in [JobKind::Tcp, JobKind::Udp] {
+                let mut job = paths::job(&path, kind, 20.0);
+                (job.count_max, job.timeout_ms) = (1, 5000);
+                jobs.push(session.ask(from, job).unwrap());
+            }
+        }
+    }
+    for outcome in session.wait_for(&jobs, Duration::from_secs(30)).unwrap() {
+        assert!(outcome.failures[0].text.contains("refused"), "{outcome:?}");
+    }
+    for capture in [uplink].into_iter().chain(pods) {
+        let lines = capture.finish().unwrap();
+        // tcpdump's words for resets and for unreachables of either family.
+        for (word, at_least) in [("Flags [R", 2), ("ICMP", 2), (" IP ", 2), (" IP6 ", 2)] {
+            let found = lines.iter().filter(|line| line.contains(word)).count();
+            assert!(found >= at_least, "{found} lines with {word:?} in {lines:#?}");
+        }
+    }
+}
+
 /// What must not be seen behind the uplink: pods' packets to the outside with their own addresses, resets and
 /// unreachables of the node's stack.
 fn leaks_on_the_uplink() -> String {
@@ -105,8 +144,5 @@ fn leaks_on_the_uplink() -> String {
 }
 
 /// What must not reach a pod: resets and unreachables that nobody asked for.
-fn leaks_to_a_pod() -> String {
-    "inbound and (tcp[tcpflags] & tcp-rst != 0 or icmp[icmptype] == icmp-unreach or \
-     (ip6[6] == 6 and ip6[53] & 4 != 0) or (ip6[6] == 58 and ip6[40] == 1))"
-        .into()
-}
+const LEAKS_TO_A_POD: &str = "tcp[tcpflags] & tcp-rst != 0 or icmp[icmptype] == icmp-unreach or \
+                              (ip6[6] == 6 and ip6[53] & 4 != 0) or (ip6[6] == 58 and ip6[40] == 1)";

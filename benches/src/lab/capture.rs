@@ -20,9 +20,21 @@ pub struct Capture {
 impl Capture {
     /// Captures on an interface of a namespace; returns once it listens.
     pub fn start(namespace: &str, interface: &str, filter: &str) -> Result<Self> {
+        Self::start_with(namespace, interface, &[filter])
+    }
+
+    /// Captures what comes in by the interface, also what a kernel program redirects into it. The filter's own word
+    /// `inbound` would not do: tcpdump asks for it again in what is in its ring just then, where it never holds, and so
+    /// loses the first packet.
+    pub fn start_inbound(namespace: &str, interface: &str, filter: &str) -> Result<Self> {
+        Self::start_with(namespace, interface, &["-Q", "in", filter])
+    }
+
+    fn start_with(namespace: &str, interface: &str, arguments: &[&str]) -> Result<Self> {
         let mut child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{namespace}"))
-            .args(["tcpdump", "--immediate-mode", "-l", "-n", "-tt", "-p", "-i", interface, filter])
+            .args(["tcpdump", "--immediate-mode", "-l", "-n", "-tt", "-p", "-i", interface])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
