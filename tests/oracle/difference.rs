@@ -1,9 +1,13 @@
 //! The judge: whether what came out is the same, differs by a rule, or is wrong.
 
-use super::cluster::Host;
+mod answers;
+mod cut;
+mod forwarded;
+mod silence;
+
 use super::conversation::Conversation;
 use super::frame::{self, ETHERNET_BYTES, Outline, is_right, with_aliases, word};
-use super::packet::{ACK, ICMP, ICMPV6, RST, SYN, TCP};
+use super::packet::{ICMP, ICMPV6, RST, SYN, TCP};
 use super::rules::Rule;
 use super::stimulus::Stimulus;
 use super::{Both, NETFILTER, OURS, Out, fragments};
@@ -154,177 +158,9 @@ impl<'c> Case<'c> {
         is_back && !is_hairpin && (is_about_it || is_reset || is_echo)
     }
 
-    /// A datagram in fragments: each is judged by the first one, none waits for all.
-    fn fragments(&self) -> Option<Rule> {
-        let [theirs, ours] = &self.out;
-        let is_refusal = |out: &Out| self.is_answer(out);
-        let is_meant = match (&theirs[..], &ours[..]) {
-            _ if self.stimulus.is_cut_oddly => true,
-            (_, []) if self.because == "fragment_tiny" || self.first_is_tiny() => true,
-            // Nothing is made of a part but an error that quotes it.
-            ([theirs], []) => is_refusal(theirs),
-            // Too long is each by itself, or the whole.
-            ([theirs], _) if is_refusal(theirs) && is_routers(&theirs.frame) => true,
-            ([theirs], [ours]) => is_refusal(theirs) && self.quotes_fragment(&ours.frame),
-            _ => false,
-        };
-        is_meant.then_some(Rule::Fragments)
-    }
-
-    /// Whether the first fragment does not hold the whole TCP header (RFC 7112, for IPv4 as well).
-    fn first_is_tiny(&self) -> bool {
-        let offset = |input: &Outline| Some(usize::from(self.input.get(input.transport + 12)? >> 4) * 4);
-        let Some(input) = Outline::of(&self.input).filter(|input| input.protocol == TCP) else { return false };
-        let fragments = self.stimulus.fragments.iter().map(|frames| &frames[OURS]);
-        let first_bytes = fragments::first_payload_bytes(fragments);
-        first_bytes.zip(offset(&input)).is_some_and(|(bytes, header)| bytes < header)
-    }
-
-    /// Whether our ICMP error quotes a fragment as it was sent.
-    fn quotes_fragment(&self, answer: &[u8]) -> bool {
-        let Some(outline) = Outline::of(answer) else { return false };
-        let Some(at) = outline.quotation(answer) else { return false };
-        let Some(quoted) = answer.get(at..outline.end) else { return false };
-        let aliases = self.conversation.aliases(OURS);
-        self.stimulus.fragments.iter().any(|frames| {
-            let sent = with_aliases(&frames[OURS], &aliases);
-            sent[ETHERNET_BYTES..].starts_with(quoted) || frames[OURS][ETHERNET_BYTES..].starts_with(quoted)
-        })
-    }
-
     /// Whether our verdict lets it pass.
     fn is_passed_on(&self) -> bool {
         matches!(self.because, "forward" | "fragment" | "to_cut")
-    }
-
-    /// Both sides answered, or one did.
-    fn answers(&self, theirs: &Out, ours: &Out) -> Option<Vec<Rule>> {
-        if !self.is_answer(theirs) || !self.is_answer(ours) {
-            let is_given_away = self.because == "no_connection" && self.is_answer(ours) && self.asks_service();
-            return is_given_away.then(|| vec![Rule::MidStream]);
-        }
-        let (their, our) = (Outline::of(&theirs.frame)?, Outline::of(&ours.frame)?);
-        let their_kind = (their.protocol, theirs.frame.get(their.transport..their.transport + 2)?);
-        let our_kind = (our.protocol, ours.frame.get(our.transport..our.transport + 2)?);
-        if self.because == "echo_to_vip" {
-            return self.is_echo_of_input(&ours.frame).then(|| vec![Rule::EchoToService]);
-        }
-        if our.quotation(&ours.frame).is_some() && !self.quotes_input(&ours.frame, &our) {
-            return None;
-        }
-        if their_kind != our_kind {
-            return is_routers(&theirs.frame).then(|| vec![Rule::RouterFirst]);
-        }
-        let mut rules = Vec::new();
-        if their.src != our.src {
-            rules.push(Rule::AnswerSource);
-        }
-        let at = ETHERNET_BYTES;
-        let header =
-            |frame: &[u8]| if our.src.is_ipv4() { frame[at + 1..at + 9].to_vec() } else { frame[at..at + 8].to_vec() };
-        if header(&theirs.frame) != header(&ours.frame) {
-            rules.push(Rule::AnswerHeader);
-        }
-        let quote = |frame: &[u8], outline: &Outline| frame.get(outline.transport + 8..outline.end).map(<[u8]>::to_vec);
-        if quote(&theirs.frame, &their)? != quote(&ours.frame, &our)? {
-            rules.push(Rule::AnswerQuote);
-        }
-        // The four bytes between, among them the MTU, are the same; and nobody answers longer than the other.
-        let rest = |frame: &[u8], outline: &Outline| {
-            frame.get(outline.transport + 4..outline.transport + 8).map(<[u8]>::to_vec)
-        };
-        let echoed = if self.records_route() { theirs.frame.len().checked_sub(ours.frame.len())? } else { 0 };
-        if echoed > 0 {
-            rules.push(Rule::OptionsKept);
-        }
-        let is_same_length = theirs.frame.len() == ours.frame.len() + echoed;
-        let is_same = rest(&theirs.frame, &their) == rest(&ours.frame, &our) && is_same_length;
-        (is_same && !rules.is_empty()).then_some(rules)
-    }
-
-    /// Whether our ICMP error quotes what was sent, as far as it goes.
-    fn quotes_input(&self, answer: &[u8], outline: &Outline) -> bool {
-        let Some(quoted) = answer.get(outline.transport + 8..outline.end) else { return false };
-        self.input.get(ETHERNET_BYTES..).is_some_and(|packet| packet.starts_with(quoted))
-    }
-
-    fn is_echo_of_input(&self, answer: &[u8]) -> bool {
-        let (Some(input), Some(reply)) = (Outline::of(&self.input), Outline::of(answer)) else { return false };
-        let message =
-            |frame: &[u8], outline: &Outline| frame.get(outline.transport + 4..outline.end).map(<[u8]>::to_vec);
-        reply.src == input.dst
-            && reply.dst == input.src
-            && matches!(answer.get(reply.transport), Some(0 | 129))
-            && message(&self.input, &input) == message(answer, &reply)
-    }
-
-    /// Both forwarded it, not alike.
-    fn bytes(&self, theirs: &[u8], ours: &[u8]) -> Option<Vec<Rule>> {
-        let input = Outline::of(&self.input)?;
-        if input.quotation(&self.input).is_some() {
-            return self.errors(theirs, ours);
-        }
-        // Options that routers write into: everything else is the same.
-        if self.records_route() {
-            let header = ETHERNET_BYTES..input.transport;
-            let without = |frame: &[u8]| {
-                let mut bytes = frame.to_vec();
-                bytes[ETHERNET_BYTES + 20..header.end].fill(0);
-                bytes[ETHERNET_BYTES + 10..ETHERNET_BYTES + 12].fill(0);
-                bytes
-            };
-            return (without(theirs) == without(ours)).then(|| vec![Rule::OptionsKept]);
-        }
-        None
-    }
-
-    /// Both forwarded an ICMP error: what may differ is taken out, a rule at a time.
-    fn errors(&self, theirs: &[u8], ours: &[u8]) -> Option<Vec<Rule>> {
-        let (input, outer) = (Outline::of(&self.input)?, Outline::of(ours)?);
-        let is_ipv4 = input.src.is_ipv4();
-        let at = outer.quotation(ours)?;
-        let inner = Outline::of_packet(ours.get(at..outer.end)?)?;
-        let transport = at + inner.transport;
-        let mut parts = Vec::new();
-        if outer.src == input.src {
-            let source = if is_ipv4 { 12..16 } else { 8..24 };
-            parts.push((Rule::RouterShown, ETHERNET_BYTES + source.start..ETHERNET_BYTES + source.end));
-        }
-        if inner.protocol == TCP && outer.end < transport + 20 {
-            parts.push((Rule::QuotedChecksum, transport + 16..outer.end));
-        }
-        if is_ipv4 && inner.transport > 20 {
-            // Of a packet that had options when it was quoted: they, and the checksum that covers them.
-            parts.push((Rule::OptionsKept, at + 20..transport));
-            parts.push((Rule::OptionsKept, at + 10..at + 12));
-        }
-        let (mut theirs, mut ours) = (theirs.to_vec(), ours.to_vec());
-        let mut rules = Vec::new();
-        let mut take_out = |rule: Option<Rule>, part: std::ops::Range<usize>| {
-            let (Some(a), Some(b)) = (theirs.get_mut(part.clone()), ours.get_mut(part)) else { return };
-            if let (Some(rule), true) = (rule, a != b) {
-                rules.push(rule);
-            }
-            a.fill(0);
-            b.fill(0);
-        };
-        for (rule, part) in parts {
-            take_out(Some(rule), part);
-        }
-        // What covers it.
-        take_out(None, outer.transport + 2..outer.transport + 4);
-        if is_ipv4 {
-            take_out(None, ETHERNET_BYTES + 10..ETHERNET_BYTES + 12);
-        }
-        rules.dedup();
-        (theirs == ours && !rules.is_empty()).then_some(rules)
-    }
-
-    /// Bytes that an ICMP error quotes behind the IP header.
-    fn quoted_bytes(&self) -> Option<usize> {
-        let outer = Outline::of(&self.input)?;
-        let quotation = self.input.get(outer.quotation(&self.input)?..outer.end)?;
-        Some(quotation.len().saturating_sub(Outline::of_packet(quotation)?.transport))
     }
 
     /// Kinds of the IPv4 options that went in, as far as they can be told.
@@ -349,55 +185,10 @@ impl<'c> Case<'c> {
         self.is_ipv4() && self.options().iter().any(|kind| matches!(kind, 7 | 68))
     }
 
-    /// Something came out of netfilter and nothing of us.
-    fn silence(&self, theirs: &Out) -> Option<Vec<Rule>> {
-        if self.is_answer(theirs) {
-            if is_routers(&theirs.frame) {
-                return Some(vec![Rule::RouterFirst]);
-            }
-            let outline = Outline::of(&theirs.frame)?;
-            if matches!((outline.protocol, theirs.frame.get(outline.transport)?), (ICMP, 12) | (ICMPV6, 4)) {
-                let ours = ["bad_header_length", "extension_headers", "source_routed", "bad_total_length"];
-                return ours.contains(&self.because).then(|| vec![Rule::ParameterProblem]);
-            }
-        }
-        match self.because {
-            // A part of one is not answered.
-            "tcp_not_syn" if self.conversation.server.is_some() && self.asks_service() => Some(vec![Rule::MidStream]),
-            "unknown_protocol" => Some(vec![Rule::OtherProtocol]),
-            "extension_headers" | "source_routed" if !self.is_ipv4() => Some(vec![Rule::ExtensionHeaders]),
-            "icmp_quote" if self.quoted_bytes().is_some_and(|bytes| bytes < 8) => Some(vec![Rule::ShortQuote]),
-            "icmp_redirect" | "icmp_type" => Some(vec![Rule::IcmpKind]),
-            _ => None,
-        }
-    }
-
     /// Whether the conversation is with a Service, by any of its addresses, or with one that there is not.
     fn asks_service(&self) -> bool {
         let Conversation { server, asked, family, .. } = self.conversation;
         server.is_none_or(|(host, _)| host.address(*family) != asked.0)
-    }
-
-    /// Nothing came out of netfilter and something of us.
-    fn netfilters_silence(&self, ours: &Out) -> Option<Vec<Rule>> {
-        let input = Outline::of(&self.input)?;
-        if self.because == "tracked_elsewhere" {
-            let to_node = Outline::of(&ours.frame)?.dst == Host::OtherNode.address(self.conversation.family);
-            return to_node.then(|| vec![Rule::Elsewhere]);
-        }
-        if self.is_answer(ours) && Outline::of(&ours.frame)?.protocol == TCP && is_right(&self.input) {
-            let flags = self.input.get(input.transport + 13)? & (SYN | ACK | RST | super::packet::FIN);
-            let refuses = matches!(self.because, "no_endpoint" | "unknown_service_port" | "no_connection");
-            if refuses && self.records_route() {
-                return Some(vec![Rule::OptionsKept]);
-            }
-            return (refuses && flags != SYN && flags & RST == 0).then(|| vec![Rule::Reset]);
-        }
-        let is_as_damaged = self.is_passed_on() && !is_right(&ours.frame) || is_routers(&ours.frame);
-        if !is_right(&self.input) && is_as_damaged {
-            return Some(vec![Rule::Damaged]);
-        }
-        None
     }
 }
 
