@@ -1,7 +1,8 @@
 //! Which Services are in force: of two that want the same address or node port the first stays, and the second waits, refused,
 //! until the first lets go. What they want from outside is noted here, and settled when it is compiled.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 
 use atalho_engine::flow::Protocol;
 use atalho_engine::service::VipKey;
@@ -28,7 +29,9 @@ impl Model {
             self.revision += 1;
             let turn = turn.unwrap_or(self.revision);
             self.waiting.insert(turn, Waiting { name, service, source: source.clone() });
-            return Err(fault);
+            // It may let go of what others wait for that hold what it wants.
+            self.admit_waiting();
+            return if self.waiting.contains_key(&turn) { Err(fault) } else { Ok(()) };
         }
         self.install(name, service, source.clone());
         self.admit_waiting();
@@ -119,15 +122,19 @@ impl Model {
     /// Takes those that wait and can be taken now, the first come first. One may let go of what another wants, so it
     /// goes round until nothing moves; every round takes at least one.
     pub(super) fn admit_waiting(&mut self) {
-        while let Some(turn) = self
-            .waiting
-            .iter()
-            .find(|(_, waiting)| self.conflict(&waiting.name, &waiting.service).is_none())
-            .map(|(turn, _)| *turn)
-        {
-            let Some(Waiting { name, service, source }) = self.waiting.remove(&turn) else { return };
-            self.refused.remove(&service_key(&name));
-            self.install(name, service, source);
+        loop {
+            let is_free = |waiting: &Waiting| self.conflict(&waiting.name, &waiting.service).is_none();
+            let free = self.waiting.iter().find(|(_, waiting)| is_free(waiting)).map(|(turn, _)| *turn);
+            let turns = free.map_or_else(|| self.in_exchange(), |turn| vec![turn]);
+            if turns.is_empty() {
+                break;
+            }
+            for Waiting { name, service, source } in
+                turns.iter().filter_map(|turn| self.waiting.remove(turn)).collect::<Vec<_>>()
+            {
+                self.refused.remove(&service_key(&name));
+                self.install(name, service, source);
+            }
         }
         // The holder that a refusal names may be another one now.
         let renewed: Vec<(Key, Refusal)> = self
@@ -141,6 +148,38 @@ impl Model {
             })
             .collect();
         self.refused.extend(renewed);
+    }
+
+    /// The turns of those that wait for nobody but each other: two node ports may have been exchanged while we did not look.
+    /// Of two that want the same, the first is among them.
+    fn in_exchange(&self) -> Vec<u64> {
+        let mut chosen: Vec<(&u64, &Waiting)> = self.waiting.iter().collect();
+        loop {
+            let before = chosen.len();
+            let letting_go: HashSet<&ServiceName> = chosen.iter().map(|(_, waiting)| &waiting.name).collect();
+            chosen.retain(|(_, waiting)| self.holders(&waiting.service).all(|holder| letting_go.contains(holder)));
+            if chosen.len() == before {
+                let (mut ips, mut node_ports) = (HashSet::<IpAddr>::new(), HashSet::<(Protocol, u16)>::new());
+                chosen.retain(|(_, Waiting { service, .. })| {
+                    let is_first = !service.cluster_ips.iter().any(|ip| ips.contains(ip))
+                        && !service.node_ports().any(|node_port| node_ports.contains(&node_port));
+                    if is_first {
+                        ips.extend(&service.cluster_ips);
+                        node_ports.extend(service.node_ports());
+                    }
+                    is_first
+                });
+            }
+            if chosen.len() == before {
+                return chosen.into_iter().map(|(turn, _)| *turn).collect();
+            }
+        }
+    }
+
+    /// Who has the cluster IPs and node ports that `service` wants.
+    fn holders(&self, service: &Service) -> impl Iterator<Item = &ServiceName> {
+        let of_addresses = service.cluster_ips.iter().filter_map(|ip| self.address_holders.get(ip));
+        of_addresses.chain(service.node_ports().filter_map(|node_port| self.node_port_holders.get(&node_port)))
     }
 
     /// The Service that has what `name` wants from outside: by its cluster IP, or because it came first. `None`: nobody else.

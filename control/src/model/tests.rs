@@ -157,6 +157,31 @@ fn a_cluster_ip_has_one_service_and_changing_it_frees_it() {
 }
 
 #[test]
+fn node_ports_that_were_exchanged_while_nobody_looked_are_exchanged_here() {
+    let with = |name: &str, ip: u8, port: u16| {
+        service(name, &format!("10.96.0.{ip}"), &format!("{{port: 80, nodePort: {port}}}"))
+    };
+    let mut model = Model::default();
+    for (name, ip) in [("a", 1), ("b", 2), ("c", 3), ("d", 4)] {
+        put(&mut model, 1, &with(name, ip, 30_000 + u16::from(ip)));
+    }
+    let node_port = |model: &Model, name: &str| model.service(name).unwrap().object.ports[0].node_port;
+    // Round among three; of two that want what comes free the first gets it, and a fourth keeps what it has.
+    put(&mut model, 1, &with("a", 1, 30_002));
+    put(&mut model, 1, &with("d", 4, 30_002));
+    put(&mut model, 1, &with("b", 2, 30_003));
+    assert_eq!(refusals(&model).len(), 3);
+    put(&mut model, 1, &with("c", 3, 30_001));
+    let found = ["a", "b", "c", "d"].map(|name| node_port(&model, &format!("default/{name}")).unwrap());
+    assert_eq!(found, [30_002, 30_003, 30_001, 30_004]);
+    assert_eq!(refusals(&model).len(), 1);
+    assert!(refusals(&model)[0].contains("Service default/d: TCP nodePort 30002 belongs to Service default/a"));
+    for (port, holder) in [(30_001, "c"), (30_002, "a"), (30_003, "b"), (30_004, "d")] {
+        assert_eq!(model.node_port_holder(Protocol::Tcp, port).unwrap().as_ref(), format!("default/{holder}"));
+    }
+}
+
+#[test]
 fn a_refused_service_that_is_deleted_leaves_nothing_behind() {
     let mut model = Model::default();
     put(&mut model, 1, &service("a", "10.96.0.1", "{port: 80}"));

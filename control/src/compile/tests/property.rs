@@ -80,10 +80,19 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(45_000))]
+    #![proptest_config(config(30_000))]
 
     #[test]
     fn in_whatever_order_kinds_arrive_the_same_tables_come_out(numbers in proptest::collection::vec(any::<u64>(), 1..14)) {
-        arrival::check(&numbers)?;
+        arrival::check(&numbers, arrival::ALL)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(15_000))]
+
+    #[test]
+    fn addresses_that_went_from_hand_to_hand_unheard_are_where_they_are_now(numbers in proptest::collection::vec(any::<u64>(), 1..24)) {
+        arrival::check(&numbers, arrival::SERVICES)?;
     }
 }
