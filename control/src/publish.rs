@@ -246,7 +246,13 @@ impl Publisher {
         self.clear_next_hops(&compiled);
         self.retry_at = (!failed.is_empty()).then(|| published + RETRY);
 
-        for key in &compiled.delta.vips_removed {
+        // A life of control that follows one that panicked finds its tables in the snapshot.
+        let keys = if first {
+            before.services.iter().map(|(key, _)| *key).collect()
+        } else {
+            compiled.delta.vips_removed.clone()
+        };
+        for key in keys.iter().filter(|key| compiled.tables.services.look_up(key).is_none()) {
             if let Some(vip) = before.services.look_up(key) {
                 self.reconciler.depart(*key, vip);
             }

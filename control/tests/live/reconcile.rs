@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use atalho_control::server;
 use atalho_engine::flow::Protocol;
+use serde_json::{Value, json};
 
-use crate::bench::{Bench, until};
+use crate::bench::{Bench, until, until_within};
 use crate::namespace::in_namespace;
 use crate::objects::{SERVICE, slice};
 
@@ -61,6 +63,38 @@ fn what_went_while_nobody_looked_is_found_after_the_first_lists() {
         bench.write("slice.yaml", &slice(&["10.244.2.7"]));
         let control = bench.start().unwrap();
         assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
+        bench.work_until(0);
+        control.shutdown();
+    });
+}
+
+#[test]
+fn what_went_while_control_was_dead_is_known_to_the_one_that_is_begun_anew() {
+    in_namespace(|| {
+        let bench = Bench::new();
+        bench.write("service.yaml", SERVICE);
+        bench.write("slice.yaml", &slice(&["10.244.2.7"]));
+        let control = bench.start().unwrap();
+        assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
+        let panic = || assert!(server::ask(&bench.run_dir(), "node-a", &json!({"ask": "panic"})).is_err());
+        let until_begun_anew = |times: u64| {
+            let is_back = |status: Value| status["restarts"]["programming"] == times && status["state"] == "ready";
+            until_within(Duration::from_secs(20), "control", || is_back(bench.status()));
+        };
+        // The Service is given another address: connections run on, for the endpoint is still its.
+        connect(&bench);
+        panic();
+        bench.write("service.yaml", &SERVICE.replace("10.96.0.10", "10.96.0.11"));
+        until_begun_anew(1);
+        bench.work_until(1);
+        std::thread::sleep(Duration::from_millis(300));
+        bench.work_until(1);
+        // It is deleted, and its slice with it.
+        panic();
+        for file in ["service.yaml", "slice.yaml"] {
+            std::fs::remove_file(bench.folder.path().join("objects").join(file)).unwrap();
+        }
+        until_begun_anew(2);
         bench.work_until(0);
         control.shutdown();
     });
