@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::compile::{NextHopIndexes, compile, offline_facts};
 use crate::config::Config;
@@ -40,7 +41,7 @@ fn try_run(options: &CheckOptions, out: &mut dyn Write) -> Result<u8, String> {
     }
     let mut model = Model::new(&config);
     if let Some(folder) = &options.manifests {
-        let loaded = Manifests::new(folder).reload().map_err(|error| error.to_string())?;
+        let loaded = Manifests::new(folder).reload(Instant::now()).map_err(|error| error.to_string())?;
         model.set_unparsed(loaded.refusals);
         for change in loaded.changes {
             model.apply(change);

@@ -4,12 +4,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch as latest};
 use tokio::task::JoinSet;
 
 use crate::events;
-use crate::manifests::{Manifests, Watch};
+use crate::manifests::{Manifests, STILL, Watch};
 use crate::node::{Prepared, follow};
 use crate::publish::{Asks, Inputs, Parts, Publisher};
 use crate::shared::FEED;
@@ -89,12 +90,13 @@ fn start_manifests(folder: &Path, feed: mpsc::Sender<Feed>, tasks: &mut Tasks) -
     // The watch comes first: a change between the two is seen twice, which is harmless, and never missed.
     let mut watch = Watch::start(folder).map_err(|error| error.to_string())?;
     let mut manifests = Manifests::new(folder);
-    let mut loaded = Some(manifests.reload().map_err(|error| error.to_string())?);
+    let mut loaded = Some(manifests.reload(Instant::now()).map_err(|error| error.to_string())?);
     tasks.spawn(async move {
-        let mut listed = false;
+        let (mut listed, mut look_again) = (false, None);
         loop {
             let mut say = Vec::new();
             if let Some(loaded) = loaded.take() {
+                look_again = loaded.look_again.then_some(STILL);
                 say.push(Feed::Changes(loaded.changes));
                 say.push(Feed::Unparsed(loaded.refusals));
                 say.push(Feed::ManifestsFault(Vec::new()));
@@ -107,8 +109,11 @@ fn start_manifests(folder: &Path, feed: mpsc::Sender<Feed>, tasks: &mut Tasks) -
                     return Ok(());
                 }
             }
-            watch.changed().await;
-            match manifests.reload() {
+            match look_again {
+                Some(after) => tokio::time::sleep(after).await,
+                None => watch.changed().await,
+            }
+            match manifests.reload(Instant::now()) {
                 Ok(again) => loaded = Some(again),
                 Err(error) => {
                     let fault = Feed::ManifestsFault(vec![format!("{error}; the objects last read stay in force")]);

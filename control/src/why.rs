@@ -12,6 +12,7 @@ use std::io::{BufRead, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use atalho_engine::admit::{Decision, Egress, FirstPacket, Opening, Outcome, check_source, decide};
 use atalho_engine::flow::{FlowKey, Protocol};
@@ -392,7 +393,7 @@ fn queries(options: &WhyOptions) -> Result<Vec<Result<Query, QueryError>>, Strin
 
 /// Answers from the manifests below `folder`, and what of them was refused.
 fn offline(folder: &std::path::Path, config: &Config, queries: &[Query]) -> Result<(Vec<Answer>, Vec<String>), String> {
-    let loaded = Manifests::new(folder).reload().map_err(|error| error.to_string())?;
+    let loaded = Manifests::new(folder).reload(Instant::now()).map_err(|error| error.to_string())?;
     let mut model = Model::new(config);
     model.set_unparsed(loaded.refusals);
     for change in loaded.changes {

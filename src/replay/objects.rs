@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use atalho_control::compile::{Compiled, NextHopIndexes, OfflinePorts, compile};
@@ -39,7 +40,9 @@ impl Objects {
     pub fn load<'f>(config: Config, folders: impl Iterator<Item = &'f PathBuf>) -> anyhow::Result<Self> {
         let mut loaded = VecDeque::new();
         for folder in folders {
-            loaded.push_back(Manifests::new(folder).reload().with_context(|| folder.display().to_string())?);
+            loaded.push_back(
+                Manifests::new(folder).reload(Instant::now()).with_context(|| folder.display().to_string())?,
+            );
         }
         let port_names = port_names(&loaded, &config);
         let first = loaded.pop_front().unwrap_or_default();

@@ -76,7 +76,7 @@ fn endpoints_that_change_their_slice_keep_their_flows() {
         for kind in [JobKind::HoldTcp, JobKind::HoldUdp] {
             for _ in 0..4 {
                 let path = path(row, family);
-                held.push((session.ask(path.from, paths::job(&path, kind, 6.0)).unwrap(), path, kind));
+                held.push((session.ask(path.from, paths::job(&path, kind, 11.0)).unwrap(), path, kind));
             }
         }
     }
@@ -87,10 +87,11 @@ fn endpoints_that_change_their_slice_keep_their_flows() {
         let without = Slice { endpoints: &[], ..*first };
         let whole = Slice { endpoints: &[("pod-1", ""), ("remote-1", "")], ..*second };
         write(session.plan(), row, &[without, whole]);
-        session.listen(Duration::from_millis(50)).unwrap();
+        // Files are read once they have been left alone.
+        session.listen(Duration::from_millis(1200)).unwrap();
         write(session.plan(), row, row.slices);
     }
-    for ((_, path, kind), outcome) in held.iter().zip(finish(&mut session, &held, 6.0)) {
+    for ((_, path, kind), outcome) in held.iter().zip(finish(&mut session, &held, 11.0)) {
         assert!(outcome.moves.len() == 1 && outcome.failed == 0, "{} {kind:?}: {outcome:?}", path.family.name());
     }
     assert_even_and_right(&session);

@@ -58,7 +58,7 @@ impl Node {
         manifests::write(folder.path());
         let config = config();
         let mut model = Model::new(&config);
-        let loaded = Manifests::new(folder.path()).reload().expect("manifests");
+        let loaded = Manifests::new(folder.path()).reload(std::time::Instant::now()).expect("manifests");
         assert!(loaded.refusals.is_empty(), "{:?}", loaded.refusals);
         loaded.changes.into_iter().for_each(|change| model.apply(change));
         let facts = Arc::new(facts(&model, &config));

@@ -17,6 +17,13 @@ fn shown(loaded: &Loaded) -> Vec<String> {
     loaded.changes.iter().map(change).collect()
 }
 
+/// What comes out once everything has been still.
+fn settled(manifests: &mut Manifests) -> Loaded {
+    let now = Instant::now();
+    let loaded = manifests.reload(now).unwrap();
+    if loaded.look_again { manifests.reload(now + STILL).unwrap() } else { loaded }
+}
+
 fn line(source: &Source) -> String {
     match source {
         Source::File { path, line } => format!("{}:{line}", path.file_name().unwrap().display()),
@@ -43,7 +50,7 @@ fn documents_lists_and_json_are_read_with_their_lines() {
     fs::write(folder.path().join("c.json"), json).unwrap();
     fs::write(folder.path().join("notes.txt"), "kind: [").unwrap();
     fs::write(folder.path().join(".hidden.yaml"), "kind: [").unwrap();
-    let loaded = Manifests::new(folder.path()).reload().unwrap();
+    let loaded = Manifests::new(folder.path()).reload(Instant::now()).unwrap();
     assert_eq!(refused(&loaded), [] as [&str; 0]);
     assert_eq!(
         shown(&loaded),
@@ -63,12 +70,12 @@ fn only_differences_come_out_of_a_second_reading() {
     let file = folder.path().join("a.yaml");
     fs::write(&file, format!("{WEB}---\n{DNS}")).unwrap();
     let mut manifests = Manifests::new(folder.path());
-    assert_eq!(manifests.reload().unwrap().changes.len(), 2);
-    assert_eq!(manifests.reload().unwrap().changes, []);
+    assert_eq!(settled(&mut manifests).changes.len(), 2);
+    assert_eq!(settled(&mut manifests).changes, []);
     fs::write(&file, WEB.replace("port: 80", "port: 81")).unwrap();
-    assert_eq!(shown(&manifests.reload().unwrap()), ["delete Service default/dns", "put Service default/web a.yaml:1"]);
+    assert_eq!(shown(&settled(&mut manifests)), ["delete Service default/dns", "put Service default/web a.yaml:1"]);
     fs::remove_file(&file).unwrap();
-    assert_eq!(shown(&manifests.reload().unwrap()), ["delete Service default/web"]);
+    assert_eq!(shown(&settled(&mut manifests)), ["delete Service default/web"]);
 }
 
 #[test]
@@ -85,7 +92,7 @@ fn what_cannot_be_read_is_refused_by_name_and_line_and_the_rest_works() {
     let text = [bad, wrong_type, unknown, version, policy, harmless, nameless, WEB].join("---\n");
     fs::write(folder.path().join("a.yaml"), text).unwrap();
     fs::write(folder.path().join("b.json"), "{\n\"kind\": }").unwrap();
-    let loaded = Manifests::new(folder.path()).reload().unwrap();
+    let loaded = Manifests::new(folder.path()).reload(Instant::now()).unwrap();
     assert_eq!(shown(&loaded), ["put Service default/web a.yaml:36"]);
     let refused = refused(&loaded);
     for (found, (start, end)) in refused.iter().zip([
@@ -114,7 +121,7 @@ fn what_is_read_must_have_its_type_and_nothing_else_matters() {
     let items = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "m"}, "status": {"addresses": "none"}}"#;
     fs::write(folder.path().join("b.json"), format!(r#"{{"apiVersion": "v1", "kind": "List", "items": [{items}]}}"#))
         .unwrap();
-    let loaded = Manifests::new(folder.path()).reload().unwrap();
+    let loaded = Manifests::new(folder.path()).reload(Instant::now()).unwrap();
     assert_eq!(shown(&loaded), ["put Pod default/p a.yaml:1", "put EndpointSlice default/e a.yaml:30"]);
     let refused = refused(&loaded);
     for (found, start) in refused.iter().zip([
@@ -136,13 +143,96 @@ fn half_a_file_takes_nothing_down() {
     let file = folder.path().join("a.yaml");
     fs::write(&file, format!("{WEB}---\n{DNS}")).unwrap();
     let mut manifests = Manifests::new(folder.path());
-    manifests.reload().unwrap();
+    settled(&mut manifests);
     fs::write(&file, format!("{WEB}---\nkind: Service\nmetadata: {{name: dns\n")).unwrap();
-    let loaded = manifests.reload().unwrap();
+    let loaded = settled(&mut manifests);
     assert_eq!((shown(&loaded), loaded.refusals.len()), (vec![], 1));
     fs::write(&file, WEB).unwrap();
-    let loaded = manifests.reload().unwrap();
+    let loaded = settled(&mut manifests);
     assert_eq!((shown(&loaded), loaded.refusals.len()), (vec!["delete Service default/dns".to_owned()], 0));
+}
+
+#[test]
+fn a_file_that_is_written_in_place_is_read_when_it_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web}\naddressType: IPv4\nendpoints:\n\
+                 - addresses: [10.0.0.1]\n- addresses: [10.0.0.2]\n";
+    let whole = [WEB, DNS, slice].join("---\n");
+    fs::write(&file, &whole).unwrap();
+    let mut manifests = Manifests::new(folder.path());
+    let mut now = Instant::now();
+    assert_eq!(manifests.reload(now).unwrap().changes.len(), 3);
+    let new = whole.replace("10.0.0.2", "10.0.0.3");
+    // Its writer begins with nothing and pauses after every line: most of what is there then reads as a whole file.
+    let ends = [0].into_iter().chain(new.match_indices('\n').map(|(at, _)| at + 1));
+    let mut wholes = 0;
+    for end in ends {
+        fs::write(&file, &new[..end]).unwrap();
+        wholes += usize::from(parse(&file, &new[..end]).refusals.is_empty());
+        let loaded = manifests.reload(now).unwrap();
+        assert_eq!((loaded.changes, loaded.refusals, loaded.look_again), (vec![], vec![], true), "{}", &new[..end]);
+        now += STILL - Duration::from_millis(1);
+        assert_eq!(manifests.reload(now).unwrap().changes, [], "{}", &new[..end]);
+    }
+    assert!(wholes > 5, "{wholes}");
+    let loaded = manifests.reload(now + STILL).unwrap();
+    assert_eq!(
+        (shown(&loaded), loaded.look_again),
+        (vec!["put EndpointSlice default/web a.yaml:11".to_owned()], false)
+    );
+}
+
+#[test]
+fn a_file_that_is_gone_for_a_moment_is_replaced_and_not_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, WEB).unwrap();
+    let mut manifests = Manifests::new(folder.path());
+    let now = Instant::now();
+    manifests.reload(now).unwrap();
+    fs::remove_file(&file).unwrap();
+    let loaded = manifests.reload(now).unwrap();
+    assert_eq!((loaded.changes, loaded.look_again), (vec![], true));
+    fs::write(&file, WEB.replace("port: 80", "port: 81")).unwrap();
+    assert_eq!(manifests.reload(now + STILL).unwrap().changes, []);
+    assert_eq!(shown(&manifests.reload(now + 2 * STILL).unwrap()), ["put Service default/web a.yaml:1"]);
+}
+
+#[test]
+fn a_file_that_is_never_left_alone_is_told_of_and_what_it_gave_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, WEB).unwrap();
+    let mut manifests = Manifests::new(folder.path());
+    let begin = Instant::now();
+    manifests.reload(begin).unwrap();
+    for n in 0..60 {
+        fs::write(&file, format!("{WEB}# {}\n", "x".repeat(n))).unwrap();
+        let loaded = manifests.reload(begin + n as u32 * Duration::from_millis(100)).unwrap();
+        let is_told = refused(&loaded)
+            == [
+                "a.yaml:1: a.yaml: it has changed for 5s without being left alone for 250ms; what it gave before stays in force; write it elsewhere and move it here",
+            ];
+        assert_eq!((loaded.changes.len(), is_told), (0, n >= 50), "{n}: {:?}", loaded.refusals);
+    }
+    assert_eq!(refused(&settled(&mut manifests)), [] as [&str; 0]);
+}
+
+#[test]
+fn what_can_be_looked_at_no_longer_stays_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, WEB).unwrap();
+    let mut manifests = Manifests::new(folder.path());
+    settled(&mut manifests);
+    fs::remove_file(&file).unwrap();
+    // Leads round and round.
+    std::os::unix::fs::symlink(&file, &file).unwrap();
+    let loaded = settled(&mut manifests);
+    assert_eq!((shown(&loaded), loaded.refusals.len()), (vec![], 1));
+    fs::remove_file(&file).unwrap();
+    assert_eq!(shown(&settled(&mut manifests)), ["delete Service default/web"]);
 }
 
 #[test]
@@ -150,7 +240,7 @@ fn the_same_object_twice_counts_once() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.yaml"), WEB).unwrap();
     fs::write(folder.path().join("b.yaml"), WEB.replace("port: 80", "port: 81")).unwrap();
-    let loaded = Manifests::new(folder.path()).reload().unwrap();
+    let loaded = Manifests::new(folder.path()).reload(Instant::now()).unwrap();
     assert_eq!(shown(&loaded), ["put Service default/web a.yaml:1"]);
     assert!(refused(&loaded)[0].contains("b.yaml:1: Service default/web: it stands in "), "{:?}", refused(&loaded));
 }
@@ -161,7 +251,7 @@ fn of_two_files_that_meet_the_first_stays_in_force() {
     fs::write(folder.path().join("a.yaml"), WEB).unwrap();
     fs::write(folder.path().join("b.yaml"), DNS.replace("10.96.0.10", "10.96.0.1")).unwrap();
     let mut model = Model::new(&Config::default());
-    for change in Manifests::new(folder.path()).reload().unwrap().changes {
+    for change in Manifests::new(folder.path()).reload(Instant::now()).unwrap().changes {
         model.apply(change);
     }
     assert!(model.service("default/web").is_some());
@@ -170,7 +260,7 @@ fn of_two_files_that_meet_the_first_stays_in_force() {
 
 #[test]
 fn a_missing_folder_says_what_to_do() {
-    let error = Manifests::new(Path::new("/nonexistent")).reload().unwrap_err().to_string();
+    let error = Manifests::new(Path::new("/nonexistent")).reload(Instant::now()).unwrap_err().to_string();
     assert!(error.starts_with("/nonexistent: the folder of manifests cannot be read: "), "{error}");
     assert!(Watch::start(Path::new("/nonexistent")).is_err());
 }
@@ -180,7 +270,7 @@ async fn a_change_is_noticed_within_a_second_however_it_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let mut watch = Watch::start(folder.path()).unwrap();
     let mut manifests = Manifests::new(folder.path());
-    manifests.reload().unwrap();
+    manifests.reload(Instant::now()).unwrap();
     type Step = (&'static str, fn(&Path));
     let steps: [Step; 4] = [
         ("written", |at| fs::write(at.join("a.yaml"), WEB).unwrap()),
@@ -203,7 +293,12 @@ async fn a_change_is_noticed_within_a_second_however_it_is_written() {
             tokio::time::timeout(Duration::from_secs(5), watch.changed())
                 .await
                 .unwrap_or_else(|_| panic!("{what}: not noticed"));
-            changes = manifests.reload().unwrap().changes;
+            let mut loaded = manifests.reload(Instant::now()).unwrap();
+            while loaded.look_again {
+                tokio::time::sleep(STILL).await;
+                loaded = manifests.reload(Instant::now()).unwrap();
+            }
+            changes = loaded.changes;
         }
         assert!(start.elapsed() < Duration::from_secs(1), "{what}: {:?}", start.elapsed());
     }
@@ -214,6 +309,6 @@ async fn reading_alone_wakes_nobody() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.yaml"), WEB).unwrap();
     let mut watch = Watch::start(folder.path()).unwrap();
-    Manifests::new(folder.path()).reload().unwrap();
+    Manifests::new(folder.path()).reload(Instant::now()).unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(600), watch.changed()).await.is_err());
 }

@@ -49,7 +49,7 @@ fn ask(objects: &str, asked: &Asked) -> Result<Part, String> {
     let mut config = Config::load(None).unwrap();
     config.node.name = "node-a".into();
     let mut model = Model::new(&config);
-    for change in Manifests::new(folder.path()).reload().unwrap().changes {
+    for change in Manifests::new(folder.path()).reload(std::time::Instant::now()).unwrap().changes {
         model.apply(change);
     }
     let facts = std::sync::Arc::new(offline_facts(&model, &config));

@@ -119,6 +119,29 @@ fn both_vip() -> IpAddr {
 }
 
 #[test]
+fn a_file_that_is_written_slowly_in_place_takes_nothing_down() {
+    in_namespace(|| {
+        let bench = Bench::new();
+        let with = |endpoint: &str| format!("{SERVICE}---\n{}", slice(&["10.244.2.7", endpoint]));
+        bench.write("all.yaml", &with("10.244.2.8"));
+        let control = bench.start().unwrap();
+        assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
+        let of = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut file = std::fs::File::create(bench.folder.path().join("objects/all.yaml")).unwrap();
+        for line in with("10.244.2.9").split_inclusive('\n') {
+            file.write_all(line.as_bytes()).unwrap();
+            let pause = Instant::now() + Duration::from_millis(100);
+            while Instant::now() < pause {
+                assert_eq!(bench.endpoints(Protocol::Tcp, 80), [of("10.244.2.7"), of("10.244.2.8")], "before {line:?}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        until("the new endpoint", || bench.endpoints(Protocol::Tcp, 80) == [of("10.244.2.7"), of("10.244.2.9")]);
+        control.shutdown();
+    });
+}
+
+#[test]
 fn a_bad_object_degrades_and_the_rest_works() {
     in_namespace(|| {
         let bench = Bench::new();
