@@ -16,6 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use atalho_engine::conntrack::{ConnTable, FlowRef, Suspect, Suspicion};
 use atalho_engine::flow::Protocol;
@@ -27,6 +28,12 @@ use crate::model::Inherited;
 
 pub use pace::Pace;
 pub use walk::Walk;
+
+/// Buckets between two looks at whether it is enough: some microseconds.
+const STEP: u64 = 8;
+/// The walk waits for workers while so many flows wait for room in their queues: a table of flows that all end is neither
+/// held twice nor gone through again for each that finds room.
+const WAITING_MAX: usize = 8192;
 
 /// Service and endpoint of a flow that is not among the choices: is the endpoint still in a slice of that Service?
 pub type IsKnown<'a> = dyn Fn(&str, (IpAddr, u16)) -> bool + 'a;
@@ -58,6 +65,30 @@ impl Reconciler {
     pub fn tidy(&mut self, tables: &Tables) {
         self.departed.retain(|key, _| tables.services.look_up(key).is_none());
         self.choices = FastMap::default();
+    }
+
+    /// Goes on with the walk until it is enough, it rests, or many wait for workers. Returns since when the changes waited
+    /// whose rounds are over.
+    pub fn walk(
+        &mut self,
+        walk: &mut Walk,
+        table: &ConnTable,
+        tables: &Tables,
+        is_known: &IsKnown<'_>,
+        mut is_enough: impl FnMut() -> bool,
+    ) -> Vec<Instant> {
+        let mut over = Vec::new();
+        while self.waiting.len() < WAITING_MAX
+            && let Some(buckets) = walk.ahead(STEP)
+        {
+            let inherited: Vec<&Inherited> = walk.inherited().collect();
+            self.scan(table, buckets.clone(), tables, &Cluster { is_known, inherited: &inherited });
+            over.extend(walk.go(&buckets));
+            if is_enough() {
+                break;
+            }
+        }
+        over
     }
 
     /// Looks for what must end in some of the table's buckets.

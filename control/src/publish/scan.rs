@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Publisher;
-use crate::model::{EndpointState, Inherited};
-use crate::reconcile::Cluster;
+use crate::model::EndpointState;
 
 /// A slice of the walk takes about so long: what everything else on control's thread may wait for it.
 const SLICE: Duration = Duration::from_millis(2);
-/// Buckets between two looks at the clock: some ten microseconds.
-const STEP: u64 = 32;
 /// A worker that is still at a batch, or whose queue is full, is looked for again so soon.
 const HELD: Duration = Duration::from_millis(1);
 
@@ -42,23 +39,18 @@ impl Publisher {
         let is_known = |service: &str, endpoint: (IpAddr, u16)| {
             model.endpoint_state(service, endpoint.0, endpoint.1) != EndpointState::Gone
         };
-        let (laps, was_over) = (self.walk.laps(), self.lap.over.len());
-        while let Some(buckets) = self.walk.ahead(STEP) {
-            let inherited: Vec<&Inherited> = self.walk.inherited().collect();
-            let cluster = Cluster { is_known: &is_known, inherited: &inherited };
-            self.reconciler.scan(&self.parts.table, buckets.clone(), &compiled.tables, &cluster);
-            self.lap.over.extend(self.walk.go(&buckets));
-            if started.elapsed() >= SLICE {
-                break;
-            }
-        }
+        let laps = self.walk.laps();
+        let is_enough = || started.elapsed() >= SLICE;
+        let over = self.reconciler.walk(&mut self.walk, &self.parts.table, &compiled.tables, &is_known, is_enough);
+        let is_through = !over.is_empty() && self.walk.rests();
+        self.lap.over.extend(over);
         let found = self.reconciler.waiting();
         let all_taken = self.reconciler.hand_over(&self.parts.queues, &*self.parts.wake);
         let ended = found - self.reconciler.waiting();
 
         let (now, busy) = (Instant::now(), cpu_time().saturating_sub(cpu_before));
         let (has_lapped, rests) = (self.walk.laps() > laps, self.walk.rests());
-        if has_lapped || rests && self.lap.over.len() > was_over {
+        if has_lapped || is_through {
             self.reconciler.tidy(&compiled.tables);
         }
         self.pace.spend(now, busy);
@@ -78,8 +70,8 @@ impl Publisher {
             tracing::info!("{} flows end because their endpoint or port is gone", std::mem::take(&mut self.lap.ended));
         }
         self.scan_at = match () {
+            () if !all_taken || rests && self.walk.waits() => Some(self.pace.due().max(now + HELD)),
             () if !rests => Some(self.pace.due()),
-            () if self.walk.waits() || !all_taken => Some(self.pace.due().max(now + HELD)),
             () => None,
         };
     }

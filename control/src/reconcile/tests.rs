@@ -164,3 +164,27 @@ fn a_full_queue_keeps_the_rest_for_later() {
     assert!(reconciler.hand_over(&queues, &|_| {}));
     assert_eq!(queues[0].end_flows.len(), 5000 - 4096);
 }
+
+#[test]
+fn the_walk_waits_for_workers_where_everything_ends() {
+    const FLOWS: u16 = 30_000;
+    let secret = std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * i as u64 + 3));
+    let (table, epochs) = (ConnTable::in_memory(65_536, &secret), Epochs::new());
+    for port in 0..FLOWS {
+        table.insert(0, &epochs, &connection(Protocol::Udp, port, POD_PORT), 1).unwrap();
+    }
+    let (tables, queues) = (tables(None), vec![WorkerQueues::new(1)]);
+    let (mut reconciler, mut walk, since) = (Reconciler::default(), Walk::new(table.buckets()), Instant::now());
+    walk.publish(1, since);
+    walk.begin(|_| true, Inherited::new);
+    let (mut ended, mut over) = (0, Vec::new());
+    while !walk.rests() || reconciler.waiting() > 0 {
+        over.extend(reconciler.walk(&mut walk, &table, &tables, &|_, _| true, || false));
+        assert!(reconciler.waiting() < WAITING_MAX + STEP as usize * 32, "{} wait", reconciler.waiting());
+        reconciler.hand_over(&queues, &|_| {});
+        while let Some(at) = queues[0].end_flows.pop() {
+            ended += u16::from(table.end(&epochs, at));
+        }
+    }
+    assert_eq!((ended, table.count(), over), (FLOWS, 0, vec![since]));
+}

@@ -102,6 +102,11 @@ impl Walk {
         self.rounds.drain(..over).map(|round| round.since).collect()
     }
 
+    /// Buckets that it has gone through since it began.
+    pub fn walked(&self) -> u64 {
+        self.walked
+    }
+
     /// How often it has come past the table's end.
     pub fn laps(&self) -> u64 {
         self.walked / self.buckets

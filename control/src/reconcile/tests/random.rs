@@ -40,9 +40,9 @@ enum Step {
     Publish,
     /// The worker begins a batch, with the newest tables.
     Enter,
-    /// The walk goes on by so many buckets at most.
+    /// The walk goes on by so many steps at most.
     Walk {
-        buckets: u64,
+        steps: u64,
     },
     /// All of it, until the walk rests.
     Settle,
@@ -58,7 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(service, protocol, choice)| Step::Open { service, protocol, choice }),
         3 => Just(Step::Publish),
         2 => Just(Step::Enter),
-        4 => (1..60_u64).prop_map(|buckets| Step::Walk { buckets }),
+        4 => (1..8_u64).prop_map(|steps| Step::Walk { steps }),
         1 => Just(Step::Settle),
     ]
 }
@@ -166,7 +166,7 @@ impl Node {
             Step::Open { service, protocol, choice } => self.open(*service, PROTOCOLS[*protocol], *choice),
             Step::Publish => self.publish(),
             Step::Enter => self.enter(),
-            Step::Walk { buckets } => self.walk_on(*buckets),
+            Step::Walk { steps } => self.walk_on(*steps),
             Step::Settle => {
                 self.publish();
                 self.enter();
@@ -219,29 +219,26 @@ impl Node {
     }
 
     /// As control does it, and the worker ends what it is told to.
-    fn walk_on(&mut self, mut buckets: u64) {
+    fn walk_on(&mut self, mut steps: u64) {
         let passed = |epoch| self.epochs.passed(epoch, [&self.queues[0].epoch]);
         self.walk.begin(passed, || {
             let before = self.rounds.last().map(|round| round.after.clone()).unwrap_or_default();
             self.rounds.push(Hands { before, after: self.now.clone(), walked: 0 });
             self.model.take_inherited()
         });
-        while let Some(part) = self.walk.ahead(buckets.min(7)).filter(|part| !part.is_empty()) {
-            let model = &self.model;
+        while steps > 0 && !self.walk.rests() {
+            steps -= 1;
+            let (model, before) = (&self.model, self.walk.walked());
             let is_known = |service: &str, (address, port): (IpAddr, u16)| {
                 model.endpoint_state(service, address, port) != EndpointState::Gone
             };
-            let inherited: Vec<&Inherited> = self.walk.inherited().collect();
-            let cluster = Cluster { is_known: &is_known, inherited: &inherited };
-            self.reconciler.scan(&self.table, part.clone(), &self.compiled.tables, &cluster);
-            self.walk.go(&part);
-            buckets -= part.end - part.start;
+            self.reconciler.walk(&mut self.walk, &self.table, &self.compiled.tables, &is_known, || true);
             assert!(self.reconciler.hand_over(&self.queues, &|_| {}));
             while let Some(at) = self.queues[0].end_flows.pop() {
                 assert!(self.table.end(&self.epochs, at));
             }
             self.check_ended();
-            self.rounds.iter_mut().for_each(|round| round.walked += part.end - part.start);
+            self.rounds.iter_mut().for_each(|round| round.walked += self.walk.walked() - before);
         }
         self.reconciler.tidy(&self.compiled.tables);
     }
