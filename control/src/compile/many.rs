@@ -1,9 +1,11 @@
 //! Many Services at once. None needs to know of another, so for the first tables they are shared out among as many threads
-//! as control has cores; later the cores belong to the workers, and most tables of choice stand already.
+//! as control has cores; later the cores belong to the workers, and most tables of choice stand already. They are shared
+//! out a few at a time: a core that others use as well gets less done.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use atalho_engine::service::{Services, Vip, VipKey};
@@ -13,6 +15,8 @@ use crate::model::{Model, Refusal, ServiceName};
 
 /// So many are compiled sooner than a thread has started.
 const ALONE_MAX: usize = 64;
+/// So many at a time.
+const SHARE: usize = 16;
 
 /// What came of one Service.
 pub(super) struct Outcome {
@@ -38,16 +42,20 @@ pub(super) fn compiled(
     };
     let is_first = before.is_empty() && names.len() > ALONE_MAX;
     let threads = if is_first { thread::available_parallelism().map_or(1, usize::from) } else { 1 };
-    let mut parts = names.chunks(names.len().div_ceil(threads).max(1));
-    let own = parts.next().unwrap_or_default();
-    thread::scope(|scope| {
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || some(part))).collect();
-        let mut all = some(own);
+    let shares = Mutex::new(names.chunks(SHARE).enumerate());
+    let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let until_all_are_taken =
+        || -> Vec<(usize, Vec<Outcome>)> { iter::from_fn(next).map(|(place, share)| (place, some(share))).collect() };
+    let mut done = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(until_all_are_taken)).collect();
+        let mut done = until_all_are_taken();
         for other in others {
-            all.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
         }
-        all
-    })
+        done
+    });
+    done.sort_by_key(|(place, _)| *place);
+    done.into_iter().flat_map(|(_, outcomes)| outcomes).collect()
 }
 
 fn one(model: &Model, name: &ServiceName, around: &Surroundings, before: &Services) -> Option<Outcome> {

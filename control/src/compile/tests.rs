@@ -1,6 +1,7 @@
 //! A cluster under test and its node, for the tests below.
 
 mod external;
+mod many;
 mod nearness;
 mod node;
 mod property;

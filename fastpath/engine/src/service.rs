@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-pub use self::maglev::{lookup_size, maglev};
 pub use self::vips::{SHARDS, Services, VipHash};
 use crate::affinity::Affinity;
 use crate::flow::{FlowKey, Protocol};
@@ -114,7 +113,7 @@ impl Backends {
     pub fn maglev(endpoints: Vec<Endpoint>) -> Self {
         let endpoints = with_weight(endpoints);
         // A single endpoint needs no table.
-        let lookup = if endpoints.len() < 2 { Box::default() } else { table_of(&endpoints) };
+        let lookup = if endpoints.len() < 2 { Box::default() } else { maglev::table(&endpoints) };
         Self { endpoints, lookup, is_drawn: false, is_nearby: false }
     }
 
@@ -122,7 +121,7 @@ impl Backends {
     pub fn random(endpoints: Vec<Endpoint>) -> Self {
         let endpoints = with_weight(endpoints);
         let is_even = endpoints.windows(2).all(|pair| pair[0].weight == pair[1].weight);
-        let lookup = if is_even { Box::default() } else { table_of(&endpoints) };
+        let lookup = if is_even { Box::default() } else { maglev::table(&endpoints) };
         Self { endpoints, lookup, is_drawn: true, is_nearby: false }
     }
 
@@ -163,12 +162,6 @@ impl Backends {
 
 fn with_weight(endpoints: Vec<Endpoint>) -> Box<[Endpoint]> {
     endpoints.into_iter().filter(|endpoint| endpoint.weight > 0).collect()
-}
-
-fn table_of(endpoints: &[Endpoint]) -> Box<[u16]> {
-    let names: Vec<String> = endpoints.iter().map(|e| format!("{}:{}", e.address, e.port)).collect();
-    let weights: Vec<u32> = endpoints.iter().map(|e| e.weight).collect();
-    maglev(&names, &weights, lookup_size(names.len()))
 }
 
 /// An even draw of 32 bits as an even draw below `len`.
