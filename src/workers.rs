@@ -19,7 +19,7 @@ use atalho_sys::mmap::SharedArray;
 use atalho_sys::random;
 use atalho_sys::xsk::{self, OpenOptions, QueueOf, Side};
 use atalho_worker::port::PortState;
-use atalho_worker::{Lines, Pressure, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort as WorkerPort};
+use atalho_worker::{Native, Pressure, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort as WorkerPort};
 
 use crate::capture::Capture;
 use crate::reports::Readable;
@@ -67,7 +67,7 @@ pub fn start(
             epochs: joints.epochs.clone(),
             next_hops: joints.next_hops,
             counters: counters.clone(),
-            prefetch: Lines,
+            processor: Native,
             seed: random::words64::<1>().context("draw a worker's seed")?[0],
         });
         let sockets = [opened.uplink.statistics_reader()?, opened.funnel.statistics_reader()?].map(Some);

@@ -64,7 +64,7 @@ impl Node {
             next_hops,
             counters: Arc::new(Counters::default()),
             seed: draws.next(),
-            prefetch: (),
+            processor: (),
         });
         let read_snapshot = snapshot.clone();
         let parts = Parts {

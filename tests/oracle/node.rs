@@ -83,7 +83,7 @@ impl Node {
             next_hops,
             counters: Arc::new(Counters::default()),
             seed,
-            prefetch: (),
+            processor: (),
         });
         let tables = compiled.tables.clone();
         let free = WorkerQueues::new(BUFFERS);

@@ -14,7 +14,7 @@ use atalho_engine::flow::mapped;
 use atalho_engine::pipeline::{BATCH, Engine, EngineParts, Slot};
 use atalho_engine::tables::Tables;
 use atalho_engine::verdict::Verdict;
-use atalho_worker::Lines;
+use atalho_worker::Native;
 use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
 use super::connections::Family;
@@ -54,7 +54,7 @@ impl Case {
 
 /// The packets of a case, all that precedes them done.
 pub struct Prepared {
-    engine: Engine<Lines>,
+    engine: Engine<Native>,
     tables: Tables,
     epochs: Arc<Epochs>,
     epoch: AtomicU64,
@@ -74,7 +74,7 @@ impl Prepared {
             next_hops: node::next_hops(),
             counters: Arc::new(Counters::default()),
             seed: SEED,
-            prefetch: Lines,
+            processor: Native,
         });
         let tables = node::dual_stack_tables();
         let mut prepared = Self { engine, tables, epochs, epoch: AtomicU64::new(0), frames: Vec::new() };
@@ -145,16 +145,16 @@ impl Prepared {
     }
 }
 
-type Process = fn(&mut Engine<Lines>, &Tables, &mut [Slot<'_>]) -> usize;
+type Process = fn(&mut Engine<Native>, &Tables, &mut [Slot<'_>]) -> usize;
 
-fn process(engine: &mut Engine<Lines>, tables: &Tables, batch: &mut [Slot<'_>]) -> usize {
+fn process(engine: &mut Engine<Native>, tables: &Tables, batch: &mut [Slot<'_>]) -> usize {
     engine.process(tables, NOW_S, batch);
     batch.len()
 }
 
 /// Where counting begins and ends: callgrind knows it by its name. The last line keeps it from being merged with its twin.
 #[inline(never)]
-fn process_counted(engine: &mut Engine<Lines>, tables: &Tables, batch: &mut [Slot<'_>]) -> usize {
+fn process_counted(engine: &mut Engine<Native>, tables: &Tables, batch: &mut [Slot<'_>]) -> usize {
     black_box(process(engine, tables, batch))
 }
 

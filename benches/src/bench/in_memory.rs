@@ -14,7 +14,7 @@ use atalho_engine::pipeline::{BATCH, Engine, EngineParts, Slot, Step};
 use atalho_engine::tables::Tables;
 use atalho_engine::verdict::Verdict;
 use atalho_layout::SECRET_WORDS;
-use atalho_worker::Lines;
+use atalho_worker::Native;
 
 use super::cpu;
 use super::frames::{FRAME_BYTES, FRAMES, Frames, STRIDE_BYTES};
@@ -47,7 +47,7 @@ impl Look for &Tables {
 }
 
 pub struct InMemoryWorker {
-    engine: Engine<Lines>,
+    engine: Engine<Native>,
     epoch: AtomicU64,
     epochs: Arc<Epochs>,
     pub counters: Arc<Counters>,
@@ -68,7 +68,7 @@ impl InMemoryWorker {
             next_hops,
             counters: counters.clone(),
             seed: SEED + u64::from(worker),
-            prefetch: Lines,
+            processor: Native,
         });
         Self { engine, epoch: AtomicU64::new(0), epochs, counters, frames: Frames::default(), drawn: vec![0; FRAMES] }
     }

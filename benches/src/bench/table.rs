@@ -13,10 +13,11 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use atalho_engine::conntrack::{ConnTable, Epochs, Family as _, Geometry, InsertError, V4};
+use atalho_engine::conntrack::{ConnTable, Epochs, Family as _, Geometry, Hit, InsertError, V4};
 use atalho_engine::pipeline::BATCH;
+use atalho_engine::processor::Processor as _;
 use atalho_layout::flow4;
-use atalho_sys::prefetch;
+use atalho_worker::Native;
 use serde::Serialize;
 
 use super::connections::{Family, connection};
@@ -187,31 +188,40 @@ impl TableBench {
     #[inline(never)]
     fn look_up(&self) -> Result<u64> {
         let (table, half) = (&self.table, V4::half(&self.table));
-        let (mut looks, mut unseen) = ([(0, None); BATCH], [0; BATCH]);
+        let (mut looks, mut unseen) = ([(0, 0); BATCH], [0; BATCH]);
         let (mut found, mut sum) = (0, 0_u32);
+        // From registers: kept in memory, an entry would be read before it is written through.
+        let mut read = |hit: &Hit<V4>| {
+            found += 1;
+            sum = hit.new.iter().fold(sum ^ hit.next_hop ^ hit.peer, |sum, word| sum.wrapping_add(*word));
+        };
         let began_ns = cpu::of_this_thread_ns();
         for keys in self.keys.chunks(BATCH) {
             for ((hash, _), key) in looks.iter_mut().zip(keys) {
                 *hash = table.hash::<V4>(key);
-                half.prefetch_first_tags(*hash, prefetch::line);
+                half.prefetch_first_tags(*hash, Native);
             }
             let mut unseen_count = 0;
             for (at, (hash, slot)) in looks.iter_mut().enumerate().take(keys.len()) {
-                *slot = half.look(*hash, prefetch::line);
+                let seen = half.look(*hash, Native);
+                *slot = seen.unwrap_or_default();
                 unseen[unseen_count % BATCH] = at;
-                unseen_count += usize::from(slot.is_none());
+                unseen_count += usize::from(seen.is_none());
+            }
+            for at in &unseen[..unseen_count] {
+                half.prefetch_second_tags(looks[*at].0, Native);
             }
             for at in &unseen[..unseen_count] {
                 let (hash, slot) = &mut looks[*at];
-                *slot = half.look_on(*hash, prefetch::line);
+                *slot = half.look_on(*hash, Native).unwrap_or_default();
             }
             for ((hash, slot), key) in looks.iter().zip(keys) {
                 // Two keys of a pair of buckets may have the same tag.
-                let Some(hit) = slot.and_then(|slot| half.hit(slot, key)).or_else(|| half.find(*hash, key)) else {
-                    continue;
-                };
-                found += 1;
-                sum = hit.new.iter().fold(sum ^ hit.next_hop ^ hit.peer, |sum, word| sum.wrapping_add(*word));
+                if let Some(hit) = half.hit(*slot, key) {
+                    read(&hit);
+                } else if let Some(hit) = half.find(*hash, key) {
+                    read(&hit);
+                }
             }
         }
         black_box(sum);
@@ -226,11 +236,11 @@ impl TableBench {
         let line = |at: u32| &self.entries4[at as usize * flow4::WORDS..][..flow4::WORDS];
         let began_ns = cpu::of_this_thread_ns();
         for at in &self.lines[..IN_FLIGHT] {
-            prefetch::line(line(*at).as_ptr().cast());
+            Native.prefetch(line(*at).as_ptr().cast());
         }
         let mut sum = 0_u32;
         for (at, ahead) in self.lines.iter().zip(self.lines[IN_FLIGHT..].iter().chain(&self.lines[..IN_FLIGHT])) {
-            prefetch::line(line(*ahead).as_ptr().cast());
+            Native.prefetch(line(*ahead).as_ptr().cast());
             sum = sum.wrapping_add(line(*at)[0].load(Ordering::Relaxed));
         }
         black_box(sum);

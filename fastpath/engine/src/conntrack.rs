@@ -59,6 +59,7 @@ use self::insert::Placed;
 pub(crate) use self::side::Mirrored;
 use self::side::Side;
 use crate::flow::{FlowKey, Protocol};
+use crate::processor::Processor;
 use crate::tables::{Settings, Timeouts};
 
 pub use epochs::Epochs;
@@ -256,10 +257,10 @@ impl ConnTable {
         result
     }
 
-    /// Names the line of the other direction to `prefetch`, for a flow that is going to be [followed](Self::follow).
+    /// Names the line of the other direction, for a flow that is going to be [followed](Self::follow).
     #[inline]
-    pub fn prefetch_peer(&self, flow: &Flow, prefetch: impl Fn(*const u8)) {
-        on_half!(self, flow.at.is_ipv6, half => half.prefetch_peer(flow.at.slot, prefetch));
+    pub fn prefetch_peer(&self, flow: &Flow, processor: impl Processor) {
+        on_half!(self, flow.at.is_ipv6, half => half.prefetch_peer(flow.at.slot, processor));
     }
 
     /// A packet of this flow comes: whether it belongs, and if so, what it leaves in the entry. Only the worker whose

@@ -13,6 +13,7 @@ mod fragments;
 pub mod handoff;
 pub mod next_hops;
 pub mod pipeline;
+pub mod processor;
 pub mod rewrite;
 pub mod route;
 pub mod service;

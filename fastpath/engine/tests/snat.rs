@@ -23,7 +23,7 @@ fn worker(lab: &Lab, number: u8) -> Engine {
         next_hops: lab.hops,
         counters: Arc::new(Counters::default()),
         seed: u64::from(number),
-        prefetch: (),
+        processor: (),
     })
 }
 

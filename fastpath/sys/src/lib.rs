@@ -1,4 +1,4 @@
-//! The kernel, by system calls: AF_XDP sockets and rings, shared memory, BPF programs and maps, pinning, prefetch.
+//! The kernel, by system calls: AF_XDP sockets and rings, shared memory, BPF programs and maps, pinning, instructions of the processor.
 
 pub mod bpf;
 pub mod check;
@@ -9,6 +9,6 @@ pub mod ethtool;
 pub mod mmap;
 pub mod no_alloc;
 pub mod poll;
-pub mod prefetch;
+pub mod processor;
 pub mod random;
 pub mod xsk;

@@ -11,12 +11,12 @@ use atalho_engine::pipeline::{BATCH, Engine, Slot};
 use atalho_engine::tables::Tables;
 use atalho_engine::verdict::{DropReason, PuntReason, Verdict};
 use atalho_layout::{NextHopKind, ifindex_of_tag};
-use atalho_sys::prefetch;
+use atalho_sys::processor;
 use atalho_sys::xsk::{Frame, FrameBooks, FramePool, Side};
 
 use crate::WorkerOptions;
 use crate::expiry::Expiry;
-use crate::lines::Lines;
+use crate::native::Native;
 use crate::port::Port;
 use crate::pressure::Pressure;
 use crate::tap::Tap;
@@ -32,7 +32,7 @@ pub struct Lanes<P> {
     pub pool: FramePool,
     pub uplink: P,
     pub funnel: P,
-    pub engine: Engine<Lines>,
+    pub engine: Engine<Native>,
     pub counters: Arc<Counters>,
     pub queues: Arc<WorkerQueues>,
     pub epochs: Arc<Epochs>,
@@ -89,7 +89,7 @@ impl<P: Port> Lanes<P> {
         pool: FramePool,
         uplink: P,
         funnel: P,
-        engine: Engine<Lines>,
+        engine: Engine<Native>,
         queues: Arc<WorkerQueues>,
         epochs: Arc<Epochs>,
         expiry: Expiry,
@@ -146,7 +146,7 @@ impl<P: Port> Lanes<P> {
             return 0;
         }
         for frame in &self.received {
-            prefetch::read(self.pool.bytes(frame));
+            processor::prefetch(self.pool.bytes(frame));
         }
         let mut received = std::mem::take(&mut self.received);
         for frame in received.drain(..) {

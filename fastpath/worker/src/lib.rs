@@ -8,8 +8,8 @@
 
 mod expiry;
 mod lanes;
-mod lines;
 pub mod memory_port;
+mod native;
 pub mod port;
 mod pressure;
 mod sleep;
@@ -18,7 +18,7 @@ pub mod tap;
 mod turn;
 
 pub use expiry::{EXPIRY_PASS_S, EXPIRY_SLOTS_PER_TURN, Expiry};
-pub use lines::Lines;
+pub use native::Native;
 pub use port::{Port, XskPort};
 pub use pressure::Pressure;
 pub use sleep::Spin;

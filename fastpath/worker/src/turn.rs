@@ -16,7 +16,7 @@ use atalho_sys::{clock, cores, no_alloc};
 
 use crate::expiry::Expiry;
 use crate::lanes::Lanes;
-use crate::lines::Lines;
+use crate::native::Native;
 use crate::port::Port;
 use crate::pressure::Pressure;
 use crate::sleep::{Spin, sleep};
@@ -26,7 +26,7 @@ use crate::tap::Tap;
 /// Batches that a turn takes from each port, at most, before it rings their doorbells. A system call does not only take its
 /// own time: it leaves the caches and, where the kernel has page tables of its own, the TLB to the kernel. So a busy
 /// worker makes one for 256 frames, as many as the kernel sends in one (XDP_MAX_TX_SKB_BUDGET); what comes alone goes alone.
-const BATCHES_PER_TURN: usize = 4;
+const BATCHES_PER_TURN: usize = 256 / BATCH;
 /// Turns after which a worker that never rests stores its figures.
 const TURNS_PER_REPORT: u32 = 256;
 /// Without packets for this long, a worker that does not sleep stores its figures.
@@ -52,7 +52,7 @@ pub struct WorkerParts<P> {
     pub pool: FramePool,
     pub uplink: P,
     pub funnel: P,
-    pub engine: Engine<Lines>,
+    pub engine: Engine<Native>,
     pub epochs: Arc<Epochs>,
     pub queues: Arc<WorkerQueues>,
     pub snapshot: Arc<ArcSwap<Tables>>,

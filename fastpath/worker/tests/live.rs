@@ -29,7 +29,7 @@ use atalho_sys::mmap::SharedArray;
 use atalho_sys::xsk::{OpenOptions, QueueOf, Side, open};
 use atalho_sys::{check, ethtool, random};
 use atalho_worker::port::PortState;
-use atalho_worker::{Lines, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort};
+use atalho_worker::{Native, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort};
 use common::{GATEWAY_MAC, POD_A_IP, REMOTE_POD_IP, UPLINK_MAC, eventually, tables};
 
 const ROLE: &str = "ATALHO_TEST_ROLE";
@@ -308,7 +308,7 @@ impl Daemon {
             next_hops: self.next_hops,
             counters: counters.clone(),
             seed: 1,
-            prefetch: Lines,
+            processor: Native,
         });
         let uplink_ifindex = self.uplink;
         let worker = Worker::new(

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use atalho_sys::prefetch;
+use atalho_sys::processor;
 use atalho_sys::xsk::{Frame, FramePool, Kick, OpenOptions, Queue, QueueOf, open_uplink};
 use aya::maps::XskMap;
 use aya::programs::{Xdp, XdpMode};
@@ -77,7 +77,7 @@ fn forward(mut pool: FramePool, mut queue: Queue) -> Result<()> {
         queue.complete(&mut pool);
         queue.receive(&mut pool, &mut frames, BATCH);
         for frame in &frames {
-            prefetch::read(pool.bytes(frame));
+            processor::prefetch(pool.bytes(frame));
         }
         for mut frame in frames.drain(..) {
             swap_addresses(pool.bytes_mut(&mut frame));

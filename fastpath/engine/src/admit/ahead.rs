@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::{FirstPacket, Known, side_of};
+use crate::processor::Processor;
 use crate::service::{Backends, FlowHash, Vip, VipHash};
 use crate::tables::{Port, Tables};
 
@@ -32,11 +33,11 @@ impl<'t> Ahead<'t> {
 
     /// `port`: that by which the packet came in.
     #[inline]
-    pub fn new(tables: &Tables, port: Option<&'t Port>, packet: FirstPacket, prefetch: impl Fn(*const u8)) -> Self {
+    pub fn new(tables: &Tables, port: Option<&'t Port>, packet: FirstPacket, processor: impl Processor) -> Self {
         let hash = VipHash::of(&packet.vip_key());
         let next = match tables.services.line(hash) {
             Some(line) => {
-                prefetch(line);
+                processor.prefetch(line);
                 Next::Slot(hash)
             }
             None => Next::Nothing,
@@ -53,33 +54,33 @@ impl<'t> Ahead<'t> {
 
     /// Reads what was asked for and asks for what it leads to.
     #[inline]
-    pub fn step(&mut self, tables: &'t Tables, prefetch: impl Fn(*const u8)) {
+    pub fn step(&mut self, tables: &'t Tables, processor: impl Processor) {
         self.next = match self.next {
             Next::Slot(hash) => match tables.services.find(hash, &self.packet.vip_key()) {
                 Some(vip) => {
                     self.known.vip = Some(vip);
-                    lines_of(vip, &prefetch);
+                    lines_of(vip, processor);
                     Next::Vip(vip)
                 }
                 None => Next::Nothing,
             },
             Next::Vip(vip) => match self.backends(tables, vip) {
                 Some(backends) => {
-                    lines_of(backends, &prefetch);
+                    lines_of(backends, processor);
                     Next::Backends(backends)
                 }
                 None => Next::Nothing,
             },
             Next::Backends(backends) => match backends.place(self.known.flow) {
                 Some(place) => {
-                    prefetch((&raw const backends.lookup[place]).cast());
+                    processor.prefetch((&raw const backends.lookup[place]).cast());
                     Next::Choice(backends, place)
                 }
                 None => Next::Nothing,
             },
             Next::Choice(backends, place) => {
                 if let Some(endpoint) = backends.endpoints.get(usize::from(backends.lookup[place])) {
-                    lines_of(endpoint, &prefetch);
+                    lines_of(endpoint, processor);
                 }
                 Next::Nothing
             }
@@ -99,8 +100,8 @@ impl<'t> Ahead<'t> {
 
 /// Names the lines in which something of at most two begins and ends.
 #[inline]
-fn lines_of<T>(object: &T, prefetch: impl Fn(*const u8)) {
+fn lines_of<T>(object: &T, processor: impl Processor) {
     let start = (&raw const *object).cast::<u8>();
-    prefetch(start);
-    prefetch(start.wrapping_add(size_of::<T>() - 1));
+    processor.prefetch(start);
+    processor.prefetch(start.wrapping_add(size_of::<T>() - 1));
 }

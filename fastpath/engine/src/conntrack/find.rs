@@ -12,6 +12,7 @@ use super::half::{Half, Room};
 use super::{ConnTable, Flow, FlowRef};
 use crate::atomic::{AtomicU32, Ordering};
 use crate::flow::{FlowKey, Protocol};
+use crate::processor::Processor;
 
 /// 32-bit words of a line of the cache.
 const LINE_WORDS: usize = 16;
@@ -64,30 +65,30 @@ impl ConnTable {
         }
     }
 
-    /// Names the lines of the key's tags to `prefetch`.
+    /// Names the lines of the key's tags.
     #[inline]
-    pub fn prefetch_tags(&self, probe: &Probe, prefetch: impl Fn(*const u8)) {
+    pub fn prefetch_tags(&self, probe: &Probe, processor: impl Processor) {
         match &probe.key {
-            ProbeKey::V4(_) => self.v4.prefetch_tags(probe.hash, prefetch),
-            ProbeKey::V6(_) => self.v6.prefetch_tags(probe.hash, prefetch),
+            ProbeKey::V4(_) => self.v4.prefetch_tags(probe.hash, processor),
+            ProbeKey::V6(_) => self.v6.prefetch_tags(probe.hash, processor),
         }
     }
 
     /// Reads the key's tags and names the first line of each entry that may be it.
     #[inline]
-    pub fn prefetch_entry(&self, probe: &Probe, prefetch: impl Fn(*const u8)) {
+    pub fn prefetch_entry(&self, probe: &Probe, processor: impl Processor) {
         match &probe.key {
-            ProbeKey::V4(_) => self.v4.prefetch_entry(probe.hash, prefetch),
-            ProbeKey::V6(_) => self.v6.prefetch_entry(probe.hash, prefetch),
+            ProbeKey::V4(_) => self.v4.prefetch_entry(probe.hash, processor),
+            ProbeKey::V6(_) => self.v6.prefetch_entry(probe.hash, processor),
         }
     }
 
     /// Reads the key's tags and names the lines of the entry that an insert would take now; says which it is.
     #[inline]
-    pub(crate) fn prefetch_room(&self, probe: &Probe, prefetch: impl Fn(*const u8)) -> Option<Room> {
+    pub(crate) fn prefetch_room(&self, probe: &Probe, processor: impl Processor) -> Option<Room> {
         match &probe.key {
-            ProbeKey::V4(_) => self.v4.prefetch_room(probe.hash, prefetch),
-            ProbeKey::V6(_) => self.v6.prefetch_room(probe.hash, prefetch),
+            ProbeKey::V4(_) => self.v4.prefetch_room(probe.hash, processor),
+            ProbeKey::V6(_) => self.v6.prefetch_room(probe.hash, processor),
         }
     }
 
@@ -112,32 +113,32 @@ impl ConnTable {
 
 impl<F: Family> Half<F> {
     #[inline]
-    fn prefetch_tags(&self, hash: u32, prefetch: impl Fn(*const u8)) {
+    fn prefetch_tags(&self, hash: u32, processor: impl Processor) {
         for bucket in self.pair(hash) {
-            prefetch(self.tag_words(bucket).as_ptr().cast());
+            processor.prefetch(self.tag_words(bucket).as_ptr().cast());
         }
     }
 
     /// Names the line of the tags of a hash's first bucket.
     #[inline]
-    pub fn prefetch_first_tags(&self, hash: u32, prefetch: impl Fn(*const u8)) {
+    pub fn prefetch_first_tags(&self, hash: u32, processor: impl Processor) {
         let [first, _] = self.pair(hash);
-        prefetch(self.tag_words(first).as_ptr().cast());
+        processor.prefetch(self.tag_words(first).as_ptr().cast());
     }
 
     #[inline]
-    fn prefetch_entry(&self, hash: u32, prefetch: impl Fn(*const u8)) {
+    fn prefetch_entry(&self, hash: u32, processor: impl Processor) {
         for slot in self.candidates(hash) {
-            prefetch(self.entry(slot).as_ptr().cast());
+            processor.prefetch(self.entry(slot).as_ptr().cast());
         }
     }
 
     #[inline]
-    pub(crate) fn prefetch_room(&self, hash: u32, prefetch: impl Fn(*const u8)) -> Option<Room> {
-        let (left, mut slots) = self.untagged(hash);
+    pub(crate) fn prefetch_room(&self, hash: u32, processor: impl Processor) -> Option<Room> {
+        let (left, mut slots) = self.untagged(hash, processor);
         let slot = slots.next()?;
         for line in self.entry(slot).chunks(LINE_WORDS) {
-            prefetch(line.as_ptr().cast());
+            processor.prefetch(line.as_ptr().cast());
         }
         Some(Room { slot, left })
     }
@@ -148,31 +149,38 @@ impl<F: Family> Half<F> {
         self.candidates(hash).find_map(|slot| self.hit(slot, key))
     }
 
-    /// The slot of the first bucket in which the flow of a hash seems to stand, by its tag, and names its line; if there is
-    /// none, the line of the second bucket's tags, for [`Self::look_on`].
+    /// The slot of the first bucket in which the flow of a hash seems to stand, by its tag, and its line on its way. If there is none,
+    /// [`Self::prefetch_second_tags`] and [`Self::look_on`] are to follow.
     #[inline]
-    pub fn look(&self, hash: u32, prefetch: impl Fn(*const u8)) -> Option<u32> {
-        let [first, second] = self.pair(hash);
-        let (is_seen, slot) = self.seen(first, hash);
-        // Which of the two it is nobody can foretell in a table that is nearly full.
-        let (entry, tags) = (self.entry(slot).as_ptr().cast(), self.tag_words(second).as_ptr().cast());
-        prefetch(select_unpredictable(is_seen, entry, tags));
+    pub fn look(&self, hash: u32, processor: impl Processor) -> Option<u32> {
+        let [first, _] = self.pair(hash);
+        let (is_seen, slot) = self.seen(first, hash, processor);
+        // Whether there is one nobody can foretell in a table that is nearly full; the line of the tags is near already.
+        let (entry, tags) = (self.entry(slot).as_ptr().cast(), self.tag_words(first).as_ptr().cast());
+        processor.prefetch(select_unpredictable(is_seen, entry, tags));
         is_seen.then_some(slot)
     }
 
-    /// The same in the second bucket.
+    /// Names the line of the tags of a hash's second bucket.
     #[inline]
-    pub fn look_on(&self, hash: u32, prefetch: impl Fn(*const u8)) -> Option<u32> {
+    pub fn prefetch_second_tags(&self, hash: u32, processor: impl Processor) {
         let [_, second] = self.pair(hash);
-        let (is_seen, slot) = self.seen(second, hash);
-        prefetch(self.entry(slot).as_ptr().cast());
+        processor.prefetch(self.tag_words(second).as_ptr().cast());
+    }
+
+    /// [`Self::look`] in the second bucket.
+    #[inline]
+    pub fn look_on(&self, hash: u32, processor: impl Processor) -> Option<u32> {
+        let [_, second] = self.pair(hash);
+        let (is_seen, slot) = self.seen(second, hash, processor);
+        processor.prefetch(self.entry(slot).as_ptr().cast());
         is_seen.then_some(slot)
     }
 
     /// Whether a bucket has a tag of this hash, and the first slot that has; else any slot of it.
     #[inline(always)]
-    fn seen(&self, bucket: u32, hash: u32) -> (bool, u32) {
-        let lanes = self.fitting(bucket, hash);
+    fn seen(&self, bucket: u32, hash: u32, processor: impl Processor) -> (bool, u32) {
+        let lanes = self.fitting(bucket, hash, processor);
         (lanes != 0, bucket * SLOTS as u32 + lanes.trailing_zeros() % SLOTS as u32)
     }
 

@@ -10,6 +10,7 @@ use super::half::Half;
 use super::sctp;
 use super::tcp::{Step, TcpSegment, Track};
 use crate::atomic::Ordering;
+use crate::processor::Processor;
 use crate::tables::{Settings, Timeouts};
 use crate::verdict::DropReason;
 use crate::wire::sctp::SctpSegment;
@@ -48,10 +49,10 @@ pub enum Followed {
 impl<F: Family> Half<F> {
     /// Names the line in which the record of the other direction than the one in `slot` stands.
     #[inline]
-    pub(crate) fn prefetch_peer(&self, slot: u32, prefetch: impl Fn(*const u8)) {
+    pub(crate) fn prefetch_peer(&self, slot: u32, processor: impl Processor) {
         let peer = self.entry(slot)[F::PEER].load(Ordering::Relaxed);
         if peer < self.slots() {
-            prefetch(self.entry(peer).as_ptr().cast());
+            processor.prefetch(self.entry(peer).as_ptr().cast());
         }
     }
 

@@ -10,20 +10,17 @@
 use std::marker::PhantomData;
 
 use atalho_layout::{Phase, bucket_pair, tag};
-use wide::{i8x16, u16x8};
 
 use super::epochs::Epochs;
 use super::family::{CTL, Family, KEY, SLOTS};
 use super::find::slots_of;
 use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::processor::{Processor, TAG_WORDS};
 
-/// Tags in one word, and words of one bucket.
-const LANES: usize = 4;
-const TAG_WORDS: usize = SLOTS / LANES;
+/// Tags in one word.
+const LANES: usize = SLOTS / TAG_WORDS;
 /// A bit for each slot of a bucket.
 const LANES_ALL: u32 = u32::MAX >> (32 - SLOTS);
-/// Tags that are compared at once, in words.
-const COMPARED_WORDS: usize = 4;
 
 /// A key goes into its first bucket while fewer slots than this are taken there, and then into the emptier one. Late enough
 /// for a look-up to end in the first bucket nearly always, early enough for the second choice to even out the load.
@@ -90,19 +87,24 @@ impl<F: Family> Half<F> {
     /// The slots of both buckets whose tag is that of the hash. The second bucket is read when the first has no more.
     #[inline]
     pub(super) fn candidates(self, hash: u32) -> impl Iterator<Item = u32> {
-        self.pair(hash).into_iter().flat_map(move |bucket| slots_of(bucket, self.fitting(bucket, hash)))
+        self.pair(hash).into_iter().flat_map(move |bucket| slots_of(bucket, self.fitting(bucket, hash, ())))
     }
 
     /// The slots of one bucket whose tag is that of the hash, as bits.
     #[inline(always)]
-    pub(super) fn fitting(&self, bucket: u32, hash: u32) -> u32 {
-        lanes_equal(self.tag_words(bucket), tag(hash))
+    pub(super) fn fitting(&self, bucket: u32, hash: u32, processor: impl Processor) -> u32 {
+        processor.tags_equal(self.tag_words(bucket), tag(hash)) & LANES_ALL
     }
 
     /// The slots of a bucket that have a tag, as bits.
     #[inline]
     pub(super) fn tagged(&self, bucket: u32) -> u32 {
-        !lanes_equal(self.tag_words(bucket), 0) & LANES_ALL
+        !self.without_tag(bucket, ()) & LANES_ALL
+    }
+
+    #[inline(always)]
+    fn without_tag(&self, bucket: u32, processor: impl Processor) -> u32 {
+        processor.tags_equal(self.tag_words(bucket), 0) & LANES_ALL
     }
 
     pub(super) fn tag_of(&self, slot: u32) -> u16 {
@@ -152,16 +154,20 @@ impl<F: Family> Half<F> {
     /// Takes a free slot of the bucket that it should stand in, else of the other one.
     #[inline(never)]
     pub(super) fn claim(&self, hash: u32, epochs: &Epochs) -> Option<Claim> {
-        let (count, mut slots) = self.untagged(hash);
+        let (count, mut slots) = self.untagged(hash, ());
         slots.find_map(|slot| self.claim_slot(slot, hash, epochs)).map(|claim| Claim { left: count - 1, ..claim })
     }
 
     /// The slots without a tag, those of the bucket that is to be taken first, and how many they are. Some are not free yet.
     /// While the first bucket has much room the second is not read, and not counted.
     #[inline]
-    pub(super) fn untagged(&self, hash: u32) -> (u32, impl Iterator<Item = u32> + use<F>) {
+    pub(super) fn untagged<P: Processor>(
+        &self,
+        hash: u32,
+        processor: P,
+    ) -> (u32, impl Iterator<Item = u32> + use<F, P>) {
         let half = *self;
-        let free = move |bucket| !half.tagged(bucket) & LANES_ALL;
+        let free = move |bucket| half.without_tag(bucket, processor);
         let [first, second] = self.pair(hash);
         let of_first = free(first);
         let (mut count, mut bucket, mut lanes, mut other) = (of_first.count_ones(), first, of_first, second);
@@ -241,42 +247,5 @@ impl<F: Family> Half<F> {
         entry[F::INGRESS].store(epoch, Ordering::Relaxed);
         entry[CTL].store(sequence | Phase::Dying as u32, Ordering::Release);
         true
-    }
-}
-
-/// Which tags of a bucket equal `wanted`, as bits: in vectors. (In 64-bit words it takes four times as many instructions,
-/// and was the dearest part of a look-up.)
-#[inline(always)]
-fn lanes_equal(words: &[AtomicU64; TAG_WORDS], wanted: u16) -> u32 {
-    let wanted = u16x8::splat(wanted);
-    let mut lanes = 0;
-    for (words, shift) in words.chunks(COMPARED_WORDS).zip([0, 16]) {
-        let mut tags = [0_u64; COMPARED_WORDS];
-        for (tags, word) in tags.iter_mut().zip(words) {
-            *tags = word.load(Ordering::Acquire);
-        }
-        let equal = bytemuck::cast::<_, [u16x8; 2]>(tags).map(|tags| tags.simd_eq(wanted));
-        lanes |= i8x16::from_i16x16_saturate(bytemuck::cast(equal)).to_bitmask() << shift;
-    }
-    lanes & LANES_ALL
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_tags_are_found_exactly() {
-        let near = [0, 1, 2, 0x7fff, 0x8000, 0x8001, 0xff00, 0x00ff, 0xffff];
-        for wanted in near {
-            for other in near.into_iter().filter(|other| *other != wanted) {
-                for lanes in [0, 1, 0x8000_0000, u32::MAX, 0x1234_5678, 0xfedc_0001] {
-                    let tags: [u16; SLOTS] =
-                        std::array::from_fn(|lane| if lanes >> lane & 1 == 1 { wanted } else { other });
-                    let words = bytemuck::cast::<_, [u64; TAG_WORDS]>(tags).map(AtomicU64::new);
-                    assert_eq!(lanes_equal(&words, wanted), lanes, "{wanted:#x} among {other:#x}");
-                }
-            }
-        }
     }
 }

@@ -2,17 +2,18 @@
 
 use atalho_layout::hop;
 
+use super::EngineParts;
 use super::icmp_error::check_error;
 use super::slot::Slot;
 use super::straight::{First, Head};
 use super::way_out::route;
-use super::{EngineParts, Prefetch};
 use crate::admit;
 use crate::conntrack::{ConnTable, Flow, Followed, Probe, Rewrite};
 use crate::counters::Counters;
 use crate::flow::Protocol;
 use crate::fragments;
 use crate::next_hops::NextHops;
+use crate::processor::Processor;
 use crate::rewrite;
 use crate::tables::{Port, Tables};
 use crate::verdict::{DropReason, Verdict};
@@ -51,7 +52,7 @@ impl Work {
 
     /// Step 1: headers, hash, and the first line of the table on its way.
     #[inline(never)]
-    pub(super) fn parse(&mut self, slot: &mut Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) {
+    pub(super) fn parse(&mut self, slot: &mut Slot<'_>, table: &ConnTable, processor: impl Processor) {
         let parsed = match wire::parse(slot.frame, slot.frame_bytes) {
             Err(DropReason::Fragment) => fragments::follow(slot.frame, slot.frame_bytes, slot.fragment),
             Err(reason) => Err(Verdict::Drop(reason)),
@@ -61,7 +62,7 @@ impl Work {
             Ok(packet) => {
                 self.probe = table.probe(&packet.key);
                 if let Some(probe) = &self.probe {
-                    table.prefetch_tags(probe, |line| prefetch.line(line));
+                    table.prefetch_tags(probe, processor);
                 }
                 self.packet = packet;
                 self.way = Way::Unknown;
@@ -75,24 +76,24 @@ impl Work {
 
     /// Step 2, first half: a packet comes over from the straight way, for its flow is not there.
     #[inline(never)]
-    pub(super) fn miss(&mut self, head: &mut Head, slot: &mut Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) {
+    pub(super) fn miss(&mut self, head: &mut Head, slot: &mut Slot<'_>, table: &ConnTable, processor: impl Processor) {
         match head.leave() {
             Some(first) => self.way = Way::First(first),
-            None => self.parse(slot, table, prefetch),
+            None => self.parse(slot, table, processor),
         }
     }
 
     /// Step 2, first half: the entry on its way.
     #[inline(never)]
-    pub(super) fn prefetch_entry(&self, table: &ConnTable, prefetch: impl Prefetch) {
+    pub(super) fn prefetch_entry(&self, table: &ConnTable, processor: impl Processor) {
         if let (Way::Unknown, Some(probe)) = (&self.way, &self.probe) {
-            table.prefetch_entry(probe, |line| prefetch.line(line));
+            table.prefetch_entry(probe, processor);
         }
     }
 
     /// Step 2, second half.
     #[inline(never)]
-    pub(super) fn find(&mut self, slot: &mut Slot<'_>, table: &ConnTable, tables: &Tables, prefetch: impl Prefetch) {
+    pub(super) fn find(&mut self, slot: &mut Slot<'_>, table: &ConnTable, tables: &Tables, processor: impl Processor) {
         if matches!(self.way, Way::Ended | Way::First(_)) {
             return;
         }
@@ -101,7 +102,7 @@ impl Work {
         if let Way::Found(flow) = &self.way
             && matches!(flow.protocol, Protocol::Tcp | Protocol::Sctp)
         {
-            table.prefetch_peer(flow, |line| prefetch.line(line));
+            table.prefetch_peer(flow, processor);
         }
     }
 
@@ -116,7 +117,7 @@ impl Work {
 
     /// Does again what was done for a packet that turned out not to go straight on.
     #[inline(never)]
-    pub(super) fn take_over<P: Prefetch>(
+    pub(super) fn take_over<P: Processor>(
         &mut self,
         head: &mut Head,
         slot: &mut Slot<'_>,
@@ -125,8 +126,8 @@ impl Work {
     ) {
         if !head.is_long() || matches!(self.way, Way::First(_)) {
             *head = Head::LONG;
-            self.parse(slot, &parts.table, parts.prefetch);
-            self.find(slot, &parts.table, tables, parts.prefetch);
+            self.parse(slot, &parts.table, parts.processor);
+            self.find(slot, &parts.table, tables, parts.processor);
         }
     }
 

@@ -12,9 +12,10 @@ use super::icmp_error::stray_error;
 use super::long_way::{Way, Work};
 use super::slot::{Detour, Slot};
 use super::straight::{First, Head};
-use super::{BATCH, Engine, EngineParts, Prefetch, Random, Rest};
+use super::{BATCH, Engine, EngineParts, Random, Rest};
 use crate::admit::{self, Ahead, Decision, FirstPacket, Outcome};
 use crate::conntrack::{Probe, Room};
+use crate::processor::Processor;
 use crate::snat::PortDraw;
 use crate::tables::{Port, Tables};
 use crate::verdict::DropReason;
@@ -50,7 +51,7 @@ struct Admission<'e, 't, P> {
     has_bound: bool,
 }
 
-impl<P: Prefetch> Engine<P> {
+impl<P: Processor> Engine<P> {
     /// The rest of a batch. Not inlined: the plans stand on the stack, and packets of flows alone pay nothing for them.
     #[inline(never)]
     pub(super) fn admit(&mut self, tables: &Tables, now_s: u32, batch: &mut [Slot<'_>], rest: Rest) {
@@ -99,26 +100,26 @@ fn is_newcomer(head: &Head, work: &Work) -> bool {
     head.is_long() && matches!(work.way, Way::Unknown | Way::First(_))
 }
 
-impl<'t, P: Prefetch> Admission<'_, 't, P> {
+impl<'t, P: Processor> Admission<'_, 't, P> {
     /// Decides about all newcomers and asks for the memory of their connections.
     fn plan<'w>(&mut self, newcomers: impl Iterator<Item = (&'w Slot<'w>, &'w Work)> + Clone, plans: &mut Plans<'t>) {
         let Self { parts, tables, .. } = *self;
-        let prefetch = |line| parts.prefetch.line(line);
+        let processor = parts.processor;
         let mut aheads = ArrayVec::<(Ahead<'t>, Option<Room>), BATCH>::new();
         for (slot, work) in newcomers.clone() {
             let packet = work.first_packet(slot);
             let first = first_packet(slot, packet.as_ref().unwrap_or(&work.packet));
-            let ahead = Ahead::new(tables, self.port(slot.ingress), first, prefetch);
+            let ahead = Ahead::new(tables, self.port(slot.ingress), first, processor);
             // Hardly any newcomer is turned away, and what memory can bring meanwhile nobody waits for later.
             let room = match (&work.way, &work.probe) {
-                (Way::First(first), _) => first.prefetch_room(&parts.table, parts.prefetch),
-                (_, Some(original)) => parts.table.prefetch_room(original, prefetch),
+                (Way::First(first), _) => first.prefetch_room(&parts.table, processor),
+                (_, Some(original)) => parts.table.prefetch_room(original, processor),
                 (_, None) => None,
             };
             aheads.push((ahead, room));
         }
         for _ in 0..Ahead::STEPS {
-            aheads.iter_mut().for_each(|(ahead, _)| ahead.step(tables, prefetch));
+            aheads.iter_mut().for_each(|(ahead, _)| ahead.step(tables, processor));
         }
         for ((slot, work), (ahead, room)) in newcomers.zip(&aheads) {
             let (packet, original) = match &work.way {
@@ -128,12 +129,12 @@ impl<'t, P: Prefetch> Admission<'_, 't, P> {
             let mut planned = self.decide_ahead(slot, packet.as_ref().unwrap_or(&work.packet), original, ahead);
             if let Ok(plan) = &mut planned {
                 plan.rooms[0] = *room;
-                parts.table.prefetch_tags(plan.reply(), prefetch);
+                parts.table.prefetch_tags(plan.reply(), processor);
             }
             plans.push(planned);
         }
         for plan in plans.iter_mut().flatten() {
-            plan.rooms[1] = parts.table.prefetch_room(plan.reply(), prefetch);
+            plan.rooms[1] = parts.table.prefetch_room(plan.reply(), processor);
         }
     }
 

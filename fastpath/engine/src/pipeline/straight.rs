@@ -5,9 +5,10 @@
 //! A packet that turns out not to be one (its flow is not there, came by another port, has ended or may not go on so;
 //! its next hop is not resolved; no hops are left; it is too long) has changed nothing yet and takes the long way.
 
-use super::{EngineParts, Prefetch, Slot};
+use super::{EngineParts, Slot};
 use crate::conntrack::{ConnTable, Family, Followed, Half, Hit, Probe, Room, Segment, V4, V6};
 use crate::next_hops::NextHops;
+use crate::processor::Processor;
 use crate::rewrite::Hop;
 use crate::tables::Settings;
 use crate::verdict::Verdict;
@@ -44,18 +45,18 @@ impl Head {
 
     /// Step 1: headers, hash, and the first line of the table on its way.
     #[inline(always)]
-    pub(super) fn read(slot: &mut Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) -> Self {
+    pub(super) fn read(slot: &mut Slot<'_>, table: &ConnTable, processor: impl Processor) -> Self {
         if let Some(end) = V4::end(slot.frame, slot.frame_bytes) {
-            Self::hashed::<V4>(slot, end, Way::V4, table, prefetch)
+            Self::hashed::<V4>(slot, end, Way::V4, table, processor)
         } else {
-            Self::read_v6(slot, table, prefetch)
+            Self::read_v6(slot, table, processor)
         }
     }
 
     #[inline(never)]
-    fn read_v6(slot: &mut Slot<'_>, table: &ConnTable, prefetch: impl Prefetch) -> Self {
+    fn read_v6(slot: &mut Slot<'_>, table: &ConnTable, processor: impl Processor) -> Self {
         match V6::end(slot.frame, slot.frame_bytes) {
-            Some(end) => Self::hashed::<V6>(slot, end, Way::V6, table, prefetch),
+            Some(end) => Self::hashed::<V6>(slot, end, Way::V6, table, processor),
             None => Self::LONG,
         }
     }
@@ -66,34 +67,43 @@ impl Head {
         end: u16,
         way: Way,
         table: &ConnTable,
-        prefetch: impl Prefetch,
+        processor: impl Processor,
     ) -> Self {
         let Some(head) = F::head(slot.frame) else { return Self::LONG };
         let is_tcp = F::is_tcp(head);
         let hash = table.hash::<F>(&F::key_words(head));
-        F::half(table).prefetch_first_tags(hash, |line| prefetch.line(line));
+        F::half(table).prefetch_first_tags(hash, processor);
         Self { hash, entry: 0, end, way, is_tcp }
     }
 
-    /// Step 2, first half: the entry on its way, if there seems to be one in the first bucket. If not, the tags of the second
-    /// one, for [`Self::look_on`].
+    /// Step 2, first half: the entry on its way, if there seems to be one in the first bucket. If not,
+    /// [`Self::prefetch_second_tags`] and [`Self::look_on`] are to follow.
     #[inline(always)]
-    pub(super) fn look(&mut self, table: &ConnTable, prefetch: impl Prefetch) -> bool {
+    pub(super) fn look(&mut self, table: &ConnTable, processor: impl Processor) -> bool {
         let entry = match self.way {
-            Way::V4 => V4::half(table).look(self.hash, |line| prefetch.line(line)),
-            Way::V6 => V6::half(table).look(self.hash, |line| prefetch.line(line)),
+            Way::V4 => V4::half(table).look(self.hash, processor),
+            Way::V6 => V6::half(table).look(self.hash, processor),
             Way::Long => None,
         };
         self.entry = entry.unwrap_or_default();
         entry.is_some()
     }
 
+    #[inline(always)]
+    pub(super) fn prefetch_second_tags(&self, table: &ConnTable, processor: impl Processor) {
+        match self.way {
+            Way::V4 => V4::half(table).prefetch_second_tags(self.hash, processor),
+            Way::V6 => V6::half(table).prefetch_second_tags(self.hash, processor),
+            Way::Long => {}
+        }
+    }
+
     /// The same in the second bucket, where the first had none. If there is none either, [`Self::leave`] has to follow.
     #[inline(always)]
-    pub(super) fn look_on(&mut self, table: &ConnTable, prefetch: impl Prefetch) -> bool {
+    pub(super) fn look_on(&mut self, table: &ConnTable, processor: impl Processor) -> bool {
         let entry = match self.way {
-            Way::V4 => V4::half(table).look_on(self.hash, |line| prefetch.line(line)),
-            Way::V6 => V6::half(table).look_on(self.hash, |line| prefetch.line(line)),
+            Way::V4 => V4::half(table).look_on(self.hash, processor),
+            Way::V6 => V6::half(table).look_on(self.hash, processor),
             Way::Long => None,
         };
         if let Some(entry) = entry {
@@ -117,11 +127,11 @@ impl Head {
 
     /// Step 2, second half: TCP is judged by both directions.
     #[inline(always)]
-    pub(super) fn look_at_peer(&self, table: &ConnTable, prefetch: impl Prefetch) {
+    pub(super) fn look_at_peer(&self, table: &ConnTable, processor: impl Processor) {
         if self.is_tcp {
             match self.way {
-                Way::V4 => V4::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
-                Way::V6 => V6::half(table).prefetch_peer(self.entry, |line| prefetch.line(line)),
+                Way::V4 => V4::half(table).prefetch_peer(self.entry, processor),
+                Way::V6 => V6::half(table).prefetch_peer(self.entry, processor),
                 Way::Long => {}
             }
         }
@@ -227,11 +237,11 @@ impl First {
 
     /// Names the line in which its flow is going to stand.
     #[inline]
-    pub(super) fn prefetch_room(&self, table: &ConnTable, prefetch: impl Prefetch) -> Option<Room> {
+    pub(super) fn prefetch_room(&self, table: &ConnTable, processor: impl Processor) -> Option<Room> {
         if self.is_ipv6 {
-            V6::half(table).prefetch_room(self.hash, |line| prefetch.line(line))
+            V6::half(table).prefetch_room(self.hash, processor)
         } else {
-            V4::half(table).prefetch_room(self.hash, |line| prefetch.line(line))
+            V4::half(table).prefetch_room(self.hash, processor)
         }
     }
 }

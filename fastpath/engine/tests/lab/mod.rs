@@ -203,7 +203,7 @@ impl Lab {
             next_hops: hops,
             counters: Arc::new(Counters::default()),
             seed: 1,
-            prefetch: (),
+            processor: (),
         });
         Self { engine, tables: tables(), now_s: 1000, hops, table, affinity, epochs }
     }

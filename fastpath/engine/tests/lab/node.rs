@@ -41,7 +41,7 @@ impl Node {
                 next_hops: lab.hops,
                 counters: Arc::new(Counters::default()),
                 seed: 1,
-                prefetch: (),
+                processor: (),
             })
         };
         let workers = (0..WORKERS as u8).map(worker).collect();

@@ -20,7 +20,7 @@ use atalho_sys::doorbell::Doorbell;
 use atalho_sys::random;
 use atalho_sys::xsk::FramePool;
 use atalho_worker::memory_port::{MemoryPort, Wire};
-use atalho_worker::{Lines, Port, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats};
+use atalho_worker::{Native, Port, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats};
 use etherparse::PacketBuilder;
 
 pub const UPLINK: u32 = 2;
@@ -127,7 +127,7 @@ pub fn bench_of<P: Port>(
         next_hops,
         counters,
         seed: 1,
-        prefetch: Lines,
+        processor: Native,
     });
     let rings = bench.rings.clone();
     let worker = Worker::new(

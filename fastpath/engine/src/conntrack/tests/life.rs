@@ -26,6 +26,16 @@ fn both_directions_are_found_with_their_own_rewrite() {
     }
 }
 
+/// Lines that were asked for.
+#[derive(Default)]
+struct Asked(std::cell::RefCell<Vec<*const u8>>);
+
+impl Processor for &Asked {
+    fn prefetch(self, at: *const u8) {
+        self.0.borrow_mut().push(at);
+    }
+}
+
 #[test]
 fn a_batched_look_up_names_lines_of_the_table_and_finds_the_same() {
     let (table, epochs) = (ConnTable::in_memory(1000, &SECRET), Epochs::new());
@@ -33,12 +43,11 @@ fn a_batched_look_up_names_lines_of_the_table_and_finds_the_same() {
         let new = to_service(is_ipv6, Protocol::Udp, (1, 4000), 7);
         table.insert(0, &epochs, &new, 100).unwrap();
         let probe = table.probe(&new.original.key).unwrap();
-        let lines = std::cell::Cell::new(0);
-        table.prefetch_tags(&probe, |line| lines.set(lines.get() + usize::from(!line.is_null())));
-        table.prefetch_entry(&probe, |line| {
-            lines.set(lines.get() + 100 * usize::from((line as usize).is_multiple_of(4)))
-        });
-        assert_eq!(lines.get(), 102, "two lines of tags, one entry");
+        let asked = Asked::default();
+        table.prefetch_tags(&probe, &asked);
+        assert_eq!(asked.0.take().len(), 2, "lines of tags");
+        table.prefetch_entry(&probe, &asked);
+        assert_eq!(asked.0.take().len(), 1, "entries");
         assert_eq!(table.find_probe(&probe), table.find(&new.original.key));
     }
 }
