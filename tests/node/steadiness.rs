@@ -16,7 +16,9 @@ use atalho_benches::traffic::client::JobKind;
 use crate::support::{assert_even_and_right, last_words, programs, skipped, turn};
 
 /// Changes of other Services, before and after each restart.
-const CHANGES: usize = 40;
+const CHANGES: usize = 80;
+/// Services that change, one after the other: each file is left alone for long enough to be read before it changes again.
+const SERVICES: usize = 8;
 /// Flows of one client to one port beside those on every path: enough for a random choice to differ.
 const MORE: usize = 6;
 
@@ -104,7 +106,7 @@ fn hold(session: &mut Session) -> Vec<(u32, Path, JobKind)> {
 /// Other Services change in their endpoints, come and go; and every file is written anew as it is.
 fn churn(plan: &Plan) {
     for number in 0..CHANGES {
-        let file = plan.manifests().join(format!("churn-{}.yaml", number % 2));
+        let file = plan.manifests().join(format!("churn-{}.yaml", number % SERVICES));
         if number % 7 == 6 {
             // It may have gone before.
             let _ = fs::remove_file(file);
@@ -123,7 +125,7 @@ fn churn(plan: &Plan) {
 
 /// A Service with some of the endpoints that the held flows have too.
 fn other(number: usize) -> String {
-    let own = number % 2;
+    let own = number % SERVICES;
     let [v4, v6] = Family::BOTH.map(|family| paths::cluster_ip(80 + own as u8, family));
     let mut text = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: churn-{own}}}\n\
