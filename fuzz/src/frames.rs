@@ -15,7 +15,7 @@ use atalho_layout::tag_mac;
 use atalho_sys::doorbell::Doorbell;
 use atalho_sys::xsk::ring::Desc;
 use atalho_sys::xsk::{FramePool, KernelEnd, Queue, Side};
-use atalho_worker::{Lines, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort};
+use atalho_worker::{Native, Spin, Worker, WorkerOptions, WorkerParts, WorkerStats, XskPort};
 
 use crate::bytes::Bytes;
 use crate::lab::packet::{Layer4, Packet, SYN};
@@ -79,7 +79,7 @@ impl Bench {
             next_hops: lab.hops,
             counters: counters.clone(),
             seed: 1,
-            prefetch: Lines,
+            processor: Native,
         });
         let parts = WorkerParts {
             pool,
