@@ -2,8 +2,10 @@
 //! nftables with the rules that kube-proxy writes for the same cluster, in turns; and what packets notice of it.
 //!
 //! Ours is control as it runs, from a watch's event until every worker has loaded the tables (`control::node`), in a process of
-//! its own each time (`control::ours`); theirs is the `nft` program with kube-proxy's own rules (`control::nftables`).
+//! its own each time (`control::ours`); theirs is the `nft` program with kube-proxy's own rules (`control::nftables`), and with rules that
+//! have a chain for each endpoint (`control::chains`).
 
+pub mod chains;
 pub mod nftables;
 pub mod node;
 pub mod ours;
@@ -58,7 +60,7 @@ pub struct ControlGroup {
     /// Why what is asked for of that cluster is not judged.
     pub not_judged: Option<String>,
     pub rounds: usize,
-    /// In so many of them all rules are loaded; with ten thousand Services that takes minutes.
+    /// In so many of them all rules are loaded, of both kinds; with ten thousand Services that takes minutes.
     pub loads: usize,
     /// Of ours in each round.
     pub changes: u32,
@@ -70,8 +72,10 @@ pub struct ControlGroup {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Round {
     pub ours: Ours,
-    /// Seconds of all rules, where they were loaded.
+    /// Seconds of all of kube-proxy's rules, where they were loaded.
     pub nft_load_s: Option<f64>,
+    /// Of rules with a chain for each endpoint.
+    pub nft_chains_load_s: Option<f64>,
     /// Of one endpoint that goes, and that comes back.
     pub nft_change_s: [f64; 2],
 }
@@ -114,13 +118,19 @@ pub fn run(
     let bench = sites.options.tools.bench.clone();
     let plan = sites.of(group.peer())?.plan();
     let rules = Rules::read(&plan.node(), &plan.folder())?;
+    let chains = chains::write(&plan.folder(), group.services)?;
     let mut rounds = Vec::new();
     for round in 0..group.rounds {
         stop_if(interrupt)?;
         progress.say(&format!("one changed endpoint and all rules, round {} of {}", round + 1, group.rounds));
         let asked = Asked { services: group.services, endpoints: ENDPOINTS, changes: group.changes };
-        let nft_load_s = (round < group.loads).then(|| rules.load_s()).transpose()?;
-        rounds.push(Round { ours: asked.measure(&bench)?, nft_load_s, nft_change_s: rules.change_s()? });
+        let is_loaded = round < group.loads;
+        rounds.push(Round {
+            nft_load_s: is_loaded.then(|| rules.load_s()).transpose()?,
+            ours: asked.measure(&bench)?,
+            nft_chains_load_s: is_loaded.then(|| rules.load_s_of(&chains)).transpose()?,
+            nft_change_s: rules.change_s()?,
+        });
         progress.done(schedule::of_control_round_s(group, round));
     }
     let mut alone = Vec::new();
@@ -141,7 +151,9 @@ impl ControlRecord {
     /// Every ratio of it.
     pub fn ratios(&self, group: &ControlGroup) -> Vec<Measurement> {
         let case = format!("{} Services x {ENDPOINTS}", group.services);
-        let loads = Spread::of_ratios(self.rounds.iter().filter_map(|r| Some((r.nft_load_s?, r.ours.publish_s))));
+        let loads = |nft_s: fn(&Round) -> Option<f64>| {
+            Spread::of_ratios(self.rounds.iter().filter_map(|round| Some((nft_s(round)?, round.ours.publish_s))))
+        };
         let changes_s: Vec<f64> = self.rounds.iter().flat_map(|round| round.ours.changes_s.iter().copied()).collect();
         let p99_s = percentile(&changes_s, 0.99);
         let changes = Spread::of_ratios(self.rounds.iter().flat_map(|r| r.nft_change_s).map(|nft_s| (nft_s, p99_s)));
@@ -155,7 +167,8 @@ impl ControlRecord {
         let publish_ms = Spread::of(asked.map(|ours| 1e3 * ours.publish_s));
         let not_judged = || group.not_judged.clone();
         [
-            (LOAD, case.clone(), loads, not_judged()),
+            (LOAD, format!("{case}, kube-proxy's own rules"), loads(|round| round.nft_load_s), not_judged()),
+            (LOAD, format!("{case}, a chain for each endpoint"), loads(|round| round.nft_chains_load_s), not_judged()),
             (PUBLISH_MS, format!("{} Services x {}", ASKED.services, ASKED.endpoints), publish_ms, None),
             (CHANGE, case, changes, not_judged()),
             (LOST, format!("{published} of them, {:.0} million packets", received as f64 / 1e6), Some(lost), None),

@@ -69,7 +69,9 @@ pub fn of_probes_s(group: &LatencyGroup) -> f64 {
 
 /// One round of control beside nftables.
 pub fn of_control_round_s(group: &ControlGroup, round: usize) -> f64 {
-    let load_s = if round < group.loads { of_rules_s(group.services) } else { 0.0 };
+    // Chains take longer the more there are.
+    let chains_s = 95.0 * (f64::from(group.services) / 1e4).powi(2);
+    let load_s = if round < group.loads { of_rules_s(group.services) + chains_s } else { 0.0 };
     let asked = Asked { services: group.services, endpoints: 10, changes: group.changes };
     // A transaction takes its time with the rules that stand.
     load_s + of_cluster_s(asked) + 2.0 * f64::from(group.services) / 1e4

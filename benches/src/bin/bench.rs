@@ -93,7 +93,7 @@ struct RunArguments {
     /// A smaller cluster and shorter stretches: under five minutes in all. This is what is done by default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// The whole of it, ten thousand Services included: under twenty-five minutes.
+    /// The whole of it, ten thousand Services included: under thirty minutes.
     #[arg(long)]
     full: bool,
     #[arg(long)]

@@ -42,10 +42,15 @@ impl Rules {
         Ok(this)
     }
 
-    /// Seconds of `nft -f` of all rules, into a namespace that has none.
+    /// Seconds of `nft -f` of all rules.
     pub fn load_s(&self) -> Result<f64> {
+        self.load_s_of(&self.dump)
+    }
+
+    /// Seconds of `nft -f` of a file, into a namespace that has no rules.
+    pub fn load_s_of(&self, file: &Path) -> Result<f64> {
         let empty = Namespace::new(&format!("{}-empty", self.node))?;
-        timed(&empty.0, &self.dump)
+        timed(&empty.0, file)
     }
 
     /// Seconds of the transaction by which an endpoint goes, and then of the one by which it is back.
