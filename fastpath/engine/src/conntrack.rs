@@ -52,6 +52,7 @@ use std::ops::Range;
 use atalho_layout::SECRET_WORDS;
 
 use self::counts::Counts;
+pub(crate) use self::family::SLOTS;
 use self::find::ProbeKey;
 pub use self::half::Half;
 pub(crate) use self::half::Room;

@@ -5,9 +5,12 @@ use bytemuck::cast;
 use wide::{i8x16, u16x8};
 
 use crate::atomic::{AtomicU64, Ordering};
+use crate::conntrack::SLOTS;
 
-/// Words of a line of tags, four tags in each.
-pub const TAG_WORDS: usize = 8;
+/// Tags in one word.
+pub const LANES: usize = 4;
+/// Words of the tags of a bucket: a line of memory.
+pub const TAG_WORDS: usize = SLOTS / LANES;
 /// Words that are compared at once.
 const COMPARED_WORDS: usize = 4;
 

@@ -11,7 +11,7 @@ use crate::atomic::AtomicU32;
 use crate::flow::{FlowKey, Protocol, word_ports, word_v4, words_v6};
 
 /// Slots of one bucket. A model that visits every interleaving can afford only few.
-pub(super) const SLOTS: usize = if cfg!(loom) { 4 } else { SLOTS_PER_BUCKET };
+pub(crate) const SLOTS: usize = if cfg!(loom) { 4 } else { SLOTS_PER_BUCKET };
 
 // Words that stand at the same place in both families.
 pub(super) const CTL: usize = flow4::CTL;

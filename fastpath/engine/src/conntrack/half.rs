@@ -15,10 +15,8 @@ use super::epochs::Epochs;
 use super::family::{CTL, Family, KEY, SLOTS};
 use super::find::slots_of;
 use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use crate::processor::{Processor, TAG_WORDS};
+use crate::processor::{LANES, Processor, TAG_WORDS};
 
-/// Tags in one word.
-const LANES: usize = SLOTS / TAG_WORDS;
 /// A bit for each slot of a bucket.
 const LANES_ALL: u32 = u32::MAX >> (32 - SLOTS);
 
