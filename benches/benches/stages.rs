@@ -1,4 +1,4 @@
-//! What each stage costs a batch of 64 packets whose memory is all in the caches, and what it allocates: nothing, as a test
+//! What each stage costs a batch of packets whose memory is all in the caches, and what it allocates: nothing, as a test
 //! holds it to. `cargo bench -p atalho-benches --bench stages`.
 
 use atalho_benches::bench::microbench::{Stage, StageBench};
