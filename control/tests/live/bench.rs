@@ -23,6 +23,7 @@ use atalho_layout::{ClaimKey, ClaimKind, KERNEL_COUNTERS, LpmKey, PortRecord, SE
 use serde_json::{Value, json};
 
 use crate::namespace::ip;
+use crate::objects::{SERVICE, slice};
 
 /// The kernel side, in memory.
 #[derive(Clone, Default)]
@@ -141,6 +142,16 @@ impl Bench {
 
     fn config(&self) -> Config {
         Config::load(Some(&self.folder.path().join("atalho.toml"))).unwrap()
+    }
+
+    /// One with a Service that has an endpoint, and control that is ready.
+    pub fn serving() -> (Self, Control) {
+        let bench = Self::new();
+        bench.write("service.yaml", SERVICE);
+        bench.write("slice.yaml", &slice(&["10.244.2.7"]));
+        let control = bench.start().unwrap();
+        assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
+        (bench, control)
     }
 
     pub fn start(&self) -> Result<Control, String> {

@@ -144,11 +144,7 @@ fn a_file_that_is_written_slowly_in_place_takes_nothing_down() {
 #[test]
 fn a_bad_object_degrades_and_the_rest_works() {
     in_namespace(|| {
-        let bench = Bench::new();
-        bench.write("service.yaml", SERVICE);
-        bench.write("slice.yaml", &slice(&["10.244.2.7"]));
-        let control = bench.start().unwrap();
-        assert!(control.wait_ready(Duration::from_secs(5)));
+        let (bench, control) = Bench::serving();
         let options = StatusOptions { run_dir: bench.run_dir(), node: "node-a".into(), json: false };
         let mut out = Vec::new();
         assert_eq!(status::run(&options, &mut out), 0, "{}", String::from_utf8_lossy(&out));

@@ -23,11 +23,7 @@ fn address(text: &str) -> IpAddr {
 #[test]
 fn a_flow_that_a_worker_makes_by_the_tables_before_ends_too() {
     in_namespace(|| {
-        let bench = Bench::new();
-        bench.write("service.yaml", SERVICE);
-        bench.write("slice.yaml", &slice(&["10.244.2.7"]));
-        let control = bench.start().unwrap();
-        assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
+        let (bench, control) = Bench::serving();
         // A worker begins a batch and is held up in it.
         bench.epochs.enter(&bench.queues[0].epoch);
         bench.write("slice.yaml", &slice(&["10.244.2.8"]));
@@ -71,11 +67,7 @@ fn what_went_while_nobody_looked_is_found_after_the_first_lists() {
 #[test]
 fn what_went_while_control_was_dead_is_known_to_the_one_that_is_begun_anew() {
     in_namespace(|| {
-        let bench = Bench::new();
-        bench.write("service.yaml", SERVICE);
-        bench.write("slice.yaml", &slice(&["10.244.2.7"]));
-        let control = bench.start().unwrap();
-        assert!(control.wait_ready(Duration::from_secs(5)), "{}", bench.status());
+        let (bench, control) = Bench::serving();
         let panic = || assert!(server::ask(&bench.run_dir(), "node-a", &json!({"ask": "panic"})).is_err());
         let until_begun_anew = |times: u64| {
             let is_back = |status: Value| status["restarts"]["programming"] == times && status["state"] == "ready";
