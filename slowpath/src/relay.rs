@@ -12,6 +12,7 @@ use atalho_engine::route::Routed;
 use atalho_engine::tables::Tables;
 use atalho_layout::NextHopKind;
 use etherparse::Ipv4HeaderSlice;
+use etherparse::checksum::Sum16BitWords;
 use smoltcp::wire::Icmpv6Packet;
 
 use crate::link;
@@ -78,8 +79,11 @@ fn readdressed(packet: &Punted<'_>, destination: IpAddr) -> Option<Vec<u8>> {
         (IpAddr::V4(_), IpAddr::V4(destination)) => {
             bytes[8] = hops_left(bytes[8])?;
             bytes[16..20].copy_from_slice(&destination.octets());
-            let sum = Ipv4HeaderSlice::from_slice(&bytes).ok()?.to_header().calc_header_checksum();
-            bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+            bytes[10..12].fill(0);
+            // Over the bytes, as they hold a bit that `Ipv4Header` does not know: the reserved one, which goes on as it came.
+            let header = Ipv4HeaderSlice::from_slice(&bytes).ok()?;
+            let sum = Sum16BitWords::new().add_slice(header.slice()).ones_complement();
+            bytes[10..12].copy_from_slice(&sum.to_ne_bytes());
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             bytes[7] = hops_left(bytes[7])?;

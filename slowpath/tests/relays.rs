@@ -8,6 +8,7 @@ use std::sync::Arc;
 use atalho_engine::handoff::{Handoff, Task};
 use atalho_engine::verdict::{DropReason, PuntReason};
 use atalho_slowpath::Limits;
+use etherparse::checksum::Sum16BitWords;
 use etherparse::{IpNumber, NetSlice, PacketBuilder, SlicedPacket};
 use node::*;
 
@@ -64,6 +65,17 @@ fn each_other_node_of_the_family_gets_a_copy() {
     assert_eq!(copies.iter().map(|copy| destination(copy)).collect::<Vec<_>>(), nodes(3));
     let books = node.slow.counters().books();
     assert_eq!((books.punted, books.answered[REASON as usize]), (1, 1));
+}
+
+#[test]
+fn the_reserved_bit_goes_on_under_a_right_checksum() {
+    let mut node = with_other_nodes(Limits::default(), nodes(1));
+    let mut came = error(9);
+    came[20] |= 0x80;
+    let out = node.punt(0, REASON, UPLINK, 0, &came).unwrap();
+    assert_eq!((out.task, out.bytes()[20]), (Task::Reply, came[20]));
+    let sum = Sum16BitWords::new().add_slice(&out.bytes()[14..34]).ones_complement();
+    assert_eq!(sum, 0, "header checksum");
 }
 
 #[test]

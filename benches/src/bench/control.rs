@@ -91,7 +91,7 @@ impl ControlGroup {
     /// Of so many Services.
     pub fn new(services: u32, not_judged: Option<String>, quick: bool) -> Self {
         if quick {
-            return Self { services, not_judged, rounds: 2, loads: 2, changes: 5, alone: Vec::new() };
+            return Self { services, not_judged, rounds: 2, loads: 1, changes: 5, alone: Vec::new() };
         }
         Self { services, not_judged, rounds: 7, loads: 2, changes: 30, alone: [&[ASKED], &OTHERS[..]].concat() }
     }
