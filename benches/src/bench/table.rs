@@ -198,13 +198,13 @@ impl TableBench {
         };
         let began_ns = cpu::of_this_thread_ns();
         for keys in self.keys.chunks(BATCH) {
-            for ((hash, _), key) in looks.iter_mut().zip(keys) {
+            for ((hash, at), key) in looks.iter_mut().zip(keys) {
                 *hash = table.hash::<V4>(key);
-                half.prefetch_first_tags(*hash, Native);
+                *at = half.prefetch_first_tags(*hash, Native);
             }
             let mut unseen_count = 0;
             for (at, (hash, slot)) in looks.iter_mut().enumerate().take(keys.len()) {
-                let seen = half.look(*hash, Native);
+                let seen = half.look(*slot, *hash, Native);
                 *slot = seen.unwrap_or_default();
                 unseen[unseen_count % BATCH] = at;
                 unseen_count += usize::from(seen.is_none());

@@ -119,11 +119,12 @@ impl<F: Family> Half<F> {
         }
     }
 
-    /// Names the line of the tags of a hash's first bucket.
+    /// Names the line of the tags of a hash's first bucket, and says which bucket that is.
     #[inline]
-    pub fn prefetch_first_tags(&self, hash: u32, processor: impl Processor) {
+    pub fn prefetch_first_tags(&self, hash: u32, processor: impl Processor) -> u32 {
         let [first, _] = self.pair(hash);
         processor.prefetch(self.tag_words(first).as_ptr().cast());
+        first
     }
 
     #[inline]
@@ -149,11 +150,10 @@ impl<F: Family> Half<F> {
         self.candidates(hash).find_map(|slot| self.hit(slot, key))
     }
 
-    /// The slot of the first bucket in which the flow of a hash seems to stand, by its tag, and its line on its way. If there is none,
+    /// The slot of a hash's `first` bucket in which its flow seems to stand, by its tag, and its line on its way. If there is none,
     /// [`Self::prefetch_second_tags`] and [`Self::look_on`] are to follow.
     #[inline]
-    pub fn look(&self, hash: u32, processor: impl Processor) -> Option<u32> {
-        let [first, _] = self.pair(hash);
+    pub fn look(&self, first: u32, hash: u32, processor: impl Processor) -> Option<u32> {
         let (is_seen, slot) = self.seen(first, hash, processor);
         // Whether there is one nobody can foretell in a table that is nearly full; the line of the tags is near already.
         let (entry, tags) = (self.entry(slot).as_ptr().cast(), self.tag_words(first).as_ptr().cast());

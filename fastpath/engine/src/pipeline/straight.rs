@@ -72,8 +72,8 @@ impl Head {
         let Some(head) = F::head(slot.frame) else { return Self::LONG };
         let is_tcp = F::is_tcp(head);
         let hash = table.hash::<F>(&F::key_words(head));
-        F::half(table).prefetch_first_tags(hash, processor);
-        Self { hash, entry: 0, end, way, is_tcp }
+        let entry = F::half(table).prefetch_first_tags(hash, processor);
+        Self { hash, entry, end, way, is_tcp }
     }
 
     /// Step 2, first half: the entry on its way, if there seems to be one in the first bucket. If not,
@@ -81,8 +81,8 @@ impl Head {
     #[inline(always)]
     pub(super) fn look(&mut self, table: &ConnTable, processor: impl Processor) -> bool {
         let entry = match self.way {
-            Way::V4 => V4::half(table).look(self.hash, processor),
-            Way::V6 => V6::half(table).look(self.hash, processor),
+            Way::V4 => V4::half(table).look(self.entry, self.hash, processor),
+            Way::V6 => V6::half(table).look(self.entry, self.hash, processor),
             Way::Long => None,
         };
         self.entry = entry.unwrap_or_default();
