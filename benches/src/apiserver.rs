@@ -75,16 +75,7 @@ impl ApiServer {
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("tokens.csv"), TOKENS)?;
         make_service_account_key(&folder)?;
-        let mut etcd = Command::new("nsenter");
-        etcd.arg(format!("--net=/run/netns/{}", plan.far())).arg(binaries.join("etcd")).args([
-            "--listen-client-urls=http://127.0.0.1:2379",
-            "--advertise-client-urls=http://127.0.0.1:2379",
-            "--listen-peer-urls=http://127.0.0.1:2380",
-            "--unsafe-no-fsync",
-            "--log-level=warn",
-        ]);
-        etcd.arg(format!("--data-dir={}", folder.join("etcd").display()));
-        let etcd = start(etcd, &folder.join("etcd.log"))?;
+        let etcd = start_etcd(binaries, plan, &folder)?;
         let mut this = Self { server: None, etcd, plan: plan.clone(), binaries: binaries.into(), lab: lab.into() };
         this.start_server()?;
         Ok(this)
@@ -137,6 +128,26 @@ impl ApiServer {
     /// Lets it go on.
     pub fn continue_etcd(&self) -> Result<()> {
         self.signal_etcd("CONT")
+    }
+
+    /// Copies what etcd has, as it is at this moment: whatever etcd has written so far is in its files.
+    pub fn copy_etcd(&self) -> Result<PathBuf> {
+        let copy = self.folder().join("etcd.copy");
+        self.stop_etcd()?;
+        let copied = run("cp", ["-a".as_ref(), self.folder().join("etcd").as_os_str(), copy.as_os_str()]);
+        self.continue_etcd()?;
+        copied.map(|_| copy)
+    }
+
+    /// Ends both and starts them anew with that copy, which is used up.
+    pub fn restore_etcd(&mut self, copy: &Path) -> Result<()> {
+        self.stop_server();
+        end(&mut self.etcd);
+        let folder = self.folder();
+        fs::remove_dir_all(folder.join("etcd"))?;
+        fs::rename(copy, folder.join("etcd"))?;
+        self.etcd = start_etcd(&self.binaries, &self.plan, &folder)?;
+        self.start_server()
     }
 
     fn signal_etcd(&self, signal: &str) -> Result<()> {
@@ -224,6 +235,19 @@ impl Drop for ApiServer {
         self.stop_server();
         end(&mut self.etcd);
     }
+}
+
+fn start_etcd(binaries: &Path, plan: &Plan, folder: &Path) -> Result<Child> {
+    let mut etcd = Command::new("nsenter");
+    etcd.arg(format!("--net=/run/netns/{}", plan.far())).arg(binaries.join("etcd")).args([
+        "--listen-client-urls=http://127.0.0.1:2379",
+        "--advertise-client-urls=http://127.0.0.1:2379",
+        "--listen-peer-urls=http://127.0.0.1:2380",
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+    ]);
+    etcd.arg(format!("--data-dir={}", folder.join("etcd").display()));
+    start(etcd, &folder.join("etcd.log"))
 }
 
 fn start(mut command: Command, log: &Path) -> Result<Child> {

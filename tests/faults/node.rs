@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,11 @@ pub struct Node {
     memory_kb: u64,
 }
 
+pub struct StoreCopy {
+    path: PathBuf,
+    endpoints: u64,
+}
+
 impl Node {
     /// Returns when the daemon is ready and traffic flows on every path.
     pub fn start(prefix: &str) -> Self {
@@ -108,6 +114,31 @@ impl Node {
     pub fn take_back(&mut self, name: &str) {
         self.admin.ask("DELETE", &format!("{SLICES}/{name}"), None);
         self.endpoints -= 1;
+    }
+
+    /// Writes to the store, without a change to anything that the daemon follows.
+    pub fn write(&self, times: u32) {
+        let maps = "/api/v1/namespaces/default/configmaps";
+        let map = |number: u32| {
+            let data = json!({ "number": number.to_string() });
+            json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "number" }, "data": data })
+        };
+        self.admin.ask("POST", maps, Some(&map(0)));
+        for number in 1..times {
+            self.admin.ask("PUT", &format!("{maps}/number"), Some(&map(number)));
+        }
+        self.admin.ask("DELETE", &format!("{maps}/number"), None);
+    }
+
+    /// What the API server's store has now, for [`Self::restore`].
+    pub fn copy_store(&self) -> StoreCopy {
+        StoreCopy { path: self.server.copy_etcd().unwrap(), endpoints: self.endpoints }
+    }
+
+    /// Puts the store back.
+    pub fn restore(&mut self, copy: StoreCopy) {
+        self.server.restore_etcd(&copy.path).unwrap();
+        self.endpoints = copy.endpoints;
     }
 
     /// Waits until the status tells of a failure in these words, and since when; what was in force must be so still.

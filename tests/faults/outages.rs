@@ -33,7 +33,7 @@ const RESOURCES: [&str; 5] = ["/services?", "/endpointslices?", "/pods?", "/node
 
 type Make = fn(&mut Node);
 
-const FAULTS: [(&str, Make); 12] = [
+const FAULTS: [(&str, Make); 13] = [
     ("none yet", asked_by_streams),
     ("a bookmark", a_bookmark),
     ("an event cut in the middle", cut_in_an_event),
@@ -44,6 +44,7 @@ const FAULTS: [(&str, Make); 12] = [
     ("a list cut off", a_list_cut_off),
     ("certificates out of their dates", wrong_clock),
     ("killed, and compacted meanwhile", killed_and_compacted),
+    ("restored from a copy", restored),
     ("etcd stands still", etcd_stands_still),
     ("no answer at first", away),
 ];
@@ -92,6 +93,11 @@ fn is_stream(path: &str) -> bool {
     path.contains("sendInitialEvents=true") && path.contains("resourceVersionMatch=NotOlderThan")
 }
 
+/// A request for what there is, in pages; not for how far the server is.
+fn is_page(path: &str) -> bool {
+    path.contains("limit=500")
+}
+
 /// Waits until a request since then is so, and returns all of them.
 fn until_asked(node: &mut Node, since: Instant, what: &str, is_so: impl Fn(&str) -> bool) -> Vec<Asked> {
     let end = Instant::now() + Duration::from_secs(30);
@@ -112,7 +118,7 @@ fn asked_by_streams(node: &mut Node) {
         let is_consistent = |path: &str| path.split('&').any(|pair| pair == "resourceVersion=");
         assert!(first.is_some_and(|one| is_stream(&one.path) && is_consistent(&one.path)), "{resource} {asked:?}");
     }
-    assert!(asked.iter().all(|one| !one.path.contains("limit=")), "{asked:?}");
+    assert!(asked.iter().all(|one| !is_page(&one.path)), "{asked:?}");
 }
 
 fn too_old(node: &mut Node) {
@@ -128,7 +134,7 @@ fn too_old(node: &mut Node) {
     let has_version = |path: &str| path.split('&').any(|pair| pair.len() > 16 && pair.starts_with("resourceVersion="));
     until_asked(node, since, "what is not older than the last", |path| is_slices(path) && has_version(path));
     let asked = until_asked(node, since, "what there is now", |path| is_slices(path) && !has_version(path));
-    assert!(asked.iter().all(|one| !one.path.contains("limit=")), "{asked:?}");
+    assert!(asked.iter().all(|one| !is_page(&one.path)), "{asked:?}");
     node.set(Fault::None);
 }
 
@@ -164,7 +170,7 @@ fn no_streams(node: &mut Node) {
     node.set(Fault::NoStreams);
     // Listed in pages, and nothing is wrong any more.
     node.recovers();
-    let asked = until_asked(node, since, "pages", |path| path.contains("endpointslices") && path.contains("limit="));
+    let asked = until_asked(node, since, "pages", |path| path.contains("endpointslices") && is_page(path));
     assert!(asked.iter().any(|one| one.path.contains("endpointslices") && is_stream(&one.path)), "{asked:?}");
     node.set(Fault::None);
 }
@@ -195,7 +201,7 @@ fn a_bookmark(node: &mut Node) {
     loop {
         let asked = node.proxy.asked_since(since);
         if RESOURCES.iter().all(|resource| asked.iter().any(|one| one.path.contains(resource) && goes_on(&one.path))) {
-            let lists = |path: &str| path.contains("limit=") || is_stream(path);
+            let lists = |path: &str| is_page(path) || is_stream(path);
             assert!(!asked.iter().any(|one| lists(&one.path)), "{asked:?}");
             break;
         }
@@ -232,6 +238,24 @@ fn killed_and_compacted(node: &mut Node) {
     let asked = node.proxy.asked_since(since);
     let lists = asked.iter().filter(|one| one.path.contains("endpointslices") && is_stream(&one.path)).count();
     assert!(lists >= 1, "a watch went on over what was compacted: {asked:?}");
+}
+
+/// The store is older afterwards than what the daemon has seen, by more than a server writes when it starts.
+fn restored(node: &mut Node) {
+    let copy = node.copy_store();
+    node.change();
+    node.write(250);
+    node.change();
+    node.recovers();
+    let (before, since) = (node.status(), Instant::now());
+    node.set(Fault::Away);
+    node.fails(&before, &["cannot be reached"]);
+    node.restore(copy);
+    node.set(Fault::None);
+    node.recovers();
+    let asked = node.proxy.asked_since(since);
+    let lists = asked.iter().filter(|one| one.path.contains("endpointslices") && is_stream(&one.path)).count();
+    assert!(lists >= 1, "a watch went on in a store that is older: {asked:?}");
 }
 
 fn etcd_stands_still(node: &mut Node) {

@@ -6,6 +6,10 @@
 //! objects that were deleted while no daemon ran. Later sets are not older than the last version seen, which the
 //! server has in memory. Where its memory lags behind that, or it wants no such version (504, 410), the next set is asked
 //! for without one again.
+//!
+//! A store that was restored from a copy is older than what was seen, and a watch behind a version that it has not come to yet
+//! hears nothing, without an error. So after a watch that did not end by its time the server is asked how far it is;
+//! versions of one resource can be compared as numbers (KEP-5504).
 
 use std::fmt::Debug;
 use std::pin::pin;
@@ -36,6 +40,8 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 pub const INITIAL_EVENTS_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A server that ends watches as soon as they begin is not asked more often than this.
 const WATCH_MIN: Duration = Duration::from_secs(1);
+/// A watch that is over sooner has not ended by its time.
+const WATCH_BY_TIME: Duration = Duration::from_secs(WATCH_S as u64 - 5);
 /// Objects in a page.
 const PAGE: u32 = 500;
 /// A resource that the server does not have is asked for again after so long.
@@ -48,6 +54,8 @@ enum Next {
     Stream,
     /// The objects that there are, in pages.
     Pages,
+    /// Whether the server is as far as the last version seen.
+    Version,
     /// What has changed since the last version seen.
     Watch,
 }
@@ -108,6 +116,7 @@ where
         loop {
             let asked = match self.state.next {
                 Next::Pages => self.list().await,
+                Next::Version => self.compare().await,
                 Next::Stream | Next::Watch => self.watch().await,
             };
             self.state.relist.break_off();
@@ -133,6 +142,7 @@ where
             match (self.state.next, code) {
                 (Next::Stream, Some(410 | 504)) => self.state.version.clear(),
                 (Next::Watch, Some(410)) | (Next::Pages, _) => self.state.next = Next::Stream,
+                (Next::Watch, _) => self.state.next = Next::Version,
                 _ => {}
             }
             if was_well {
@@ -153,6 +163,26 @@ where
                 return self.complete(list.metadata.resource_version.unwrap_or_default()).await;
             }
         }
+    }
+
+    /// Goes on behind the last version seen if the server has come to it, and else from what there is now.
+    async fn compare(&mut self) -> Result<(), End> {
+        let one = ListParams { field_selector: self.fields.clone(), ..ListParams::default() }.limit(1);
+        let list = self.api.list_metadata(&one).await.map_err(Error::InitialListFailed)?;
+        let version = list.metadata.resource_version.unwrap_or_default();
+        let number = |version: &str| version.parse::<u128>().ok();
+        let is_older = number(&version).zip(number(&self.state.version)).is_some_and(|(has, seen)| has < seen);
+        if is_older {
+            tracing::warn!(
+                "{}: the API server is at version {version} and was at {} before: its store was restored from a copy; what \
+                 it has now comes into force",
+                self.kind.name(),
+                self.state.version
+            );
+            self.state.version.clear();
+        }
+        self.state.next = if is_older { Next::Stream } else { Next::Watch };
+        Ok(())
     }
 
     /// One watch, to its end; the objects that there are come first if they are what is next.
@@ -180,6 +210,9 @@ where
                 if initial {
                     self.state.next = Next::Pages;
                 } else {
+                    if begun.elapsed() < WATCH_BY_TIME {
+                        self.state.next = Next::Version;
+                    }
                     sleep(WATCH_MIN.saturating_sub(begun.elapsed())).await;
                 }
                 return Ok(());

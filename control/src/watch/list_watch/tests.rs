@@ -76,6 +76,17 @@ fn page(names: &[&str], version: u64, token: &str) -> Answer {
     )
 }
 
+/// How far the server is.
+fn newest(version: u64) -> Answer {
+    (
+        200,
+        vec![format!(
+            r#"{{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{{"resourceVersion":"{version}"}},"items":[]}}"#
+        )],
+        Ends::Whole,
+    )
+}
+
 /// Answers so, one after another, and then nothing. What was asked until then, or for so long, and what was told.
 async fn play<K>(kind: Kind, answers: Vec<Answer>, within: Duration) -> (Vec<String>, Vec<String>)
 where
@@ -161,6 +172,10 @@ fn what(asked: &[String]) -> Vec<String> {
         .map(|uri| {
             let query = uri.split_once('?').unwrap().1;
             let version = part(query, "resourceVersion").unwrap_or_default();
+            if part(query, "limit").as_deref() == Some("1") {
+                assert_eq!(version, "", "{uri}");
+                return "newest".into();
+            }
             if part(query, "watch").is_none() {
                 return format!("page {}", part(query, "continue").unwrap_or_default());
             }
@@ -185,8 +200,8 @@ async fn a_stream_comes_into_force_at_its_end_bookmark_and_goes_on_as_a_watch() 
         event("DELETED", "b", 14),
         bookmark(20, ""),
     ];
-    let (asked, told) = services(vec![watch(&events, Ends::Whole)]).await;
-    assert_eq!(what(&asked), ["stream ", "watch 20"]);
+    let (asked, told) = services(vec![watch(&events, Ends::Whole), newest(20)]).await;
+    assert_eq!(what(&asked), ["stream ", "newest", "watch 20"]);
     assert_eq!(told, ["put b", "listed", "put c", "delete b"], "a went before the list was complete");
 }
 
@@ -196,9 +211,10 @@ async fn a_stream_cut_before_its_end_bookmark_counts_for_nothing() {
         watch(&[added("a", 1), added("b", 2), end(10), error(410)], Ends::Whole),
         watch(&[added("b", 2), added("c", 12)], Ends::Broken),
         watch(&[added("a", 1), end(13)], Ends::Whole),
+        newest(13),
     ])
     .await;
-    assert_eq!(what(&asked), ["stream ", "stream 10", "stream 10", "watch 13"]);
+    assert_eq!(what(&asked), ["stream ", "stream 10", "stream 10", "newest", "watch 13"]);
     let [before @ .., gone, cut, deleted, put, well] = &told[..] else { panic!("{told:?}") };
     assert_eq!(before, ["put a", "put b", "listed"]);
     assert!(gone.contains("410 Gone") && cut.contains("broke off"), "{told:?}");
@@ -217,10 +233,10 @@ async fn a_server_that_does_not_stream_is_asked_in_pages_and_nothing_is_wrong() 
     ]
     .map(|cannot| {
         let pages = [page(&["a", "b"], 7, "more"), page(&["c"], 7, "")];
-        services([vec![cannot], pages.into(), vec![watch(&[added("d", 8)], Ends::Whole)]].concat())
+        services([vec![cannot], pages.into(), vec![watch(&[added("d", 8)], Ends::Whole), newest(9)]].concat())
     });
     for (asked, told) in join_all(cases).await {
-        assert_eq!(what(&asked), ["stream ", "page ", "page more", "watch 7", "watch 8"]);
+        assert_eq!(what(&asked), ["stream ", "page ", "page more", "watch 7", "newest", "watch 8"]);
         assert_eq!(told, ["put a", "put b", "put c", "listed", "put d"]);
     }
 }
@@ -228,9 +244,15 @@ async fn a_server_that_does_not_stream_is_asked_in_pages_and_nothing_is_wrong() 
 #[tokio::test]
 async fn pages_that_break_off_count_for_nothing_and_the_next_list_is_asked_for_as_a_stream() {
     let half = (200, vec![r#"{"items":["#.into()], Ends::Broken);
-    let (asked, told) =
-        services(vec![refusal(422), page(&["a"], 7, "more"), half, watch(&[added("b", 8), end(9)], Ends::Whole)]).await;
-    assert_eq!(what(&asked), ["stream ", "page ", "page more", "stream ", "watch 9"]);
+    let (asked, told) = services(vec![
+        refusal(422),
+        page(&["a"], 7, "more"),
+        half,
+        watch(&[added("b", 8), end(9)], Ends::Whole),
+        newest(9),
+    ])
+    .await;
+    assert_eq!(what(&asked), ["stream ", "page ", "page more", "stream ", "newest", "watch 9"]);
     assert!(told[0].starts_with("trouble: services"), "{told:?}");
     assert_eq!(told[1..], ["put b", "listed", "well"]);
 }
@@ -240,11 +262,23 @@ async fn a_version_that_the_server_cannot_serve_is_not_asked_for_again() {
     let cases = [watch(&[error(504)], Ends::Whole), watch(&[added("b", 1), error(410)], Ends::Whole), refusal(410)]
         .map(|no| {
             let begin = watch(&[added("a", 1), end(10), error(410)], Ends::Whole);
-            services(vec![begin, no, watch(&[end(4)], Ends::Whole)])
+            services(vec![begin, no, watch(&[end(4)], Ends::Whole), newest(5)])
         });
     for (asked, told) in join_all(cases).await {
-        assert_eq!(what(&asked), ["stream ", "stream 10", "stream ", "watch 4"]);
+        assert_eq!(what(&asked), ["stream ", "stream 10", "stream ", "newest", "watch 4"]);
         assert_eq!(told[told.len() - 2..], ["delete a", "well"], "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_store_went_back_is_asked_for_what_it_has_now() {
+    let before = watch(&[added("a", 9_999), added("b", 3), end(10_000)], Ends::Whole);
+    let cases = [newest(9_999), newest(5)].map(|older| {
+        services(vec![before.clone(), older, watch(&[added("b", 3), added("c", 4), end(6)], Ends::Whole), newest(6)])
+    });
+    for (asked, told) in join_all(cases).await {
+        assert_eq!(what(&asked), ["stream ", "newest", "stream ", "newest", "watch 6"]);
+        assert_eq!(told, ["put a", "put b", "listed", "delete a", "put b", "put c"]);
     }
 }
 
@@ -253,12 +287,16 @@ async fn a_watch_stands_again_by_its_answer_though_nothing_changes() {
     let busy = (429, vec!["Too many requests, please try again later.\n".to_owned()], Ends::Whole);
     let (asked, told) = services(vec![
         watch(&[end(10), added("a", 11)], Ends::Broken),
+        newest(11),
         busy,
+        newest(11),
         watch(&[], Ends::Whole),
+        newest(11),
         watch(&[], Ends::Whole),
     ])
     .await;
-    assert_eq!(what(&asked), ["stream ", "watch 11", "watch 11", "watch 11", "watch 11"]);
+    let wanted = ["stream ", "newest", "watch 11", "newest", "watch 11", "newest", "watch 11", "newest"];
+    assert_eq!(what(&asked), wanted);
     let [listed, put, broke, too_many, well] = &told[..] else { panic!("{told:?}") };
     assert_eq!([listed, put, well], ["listed", "put a", "well"]);
     assert!(broke.contains("broke off") && too_many.contains("429"), "{told:?}");
@@ -268,7 +306,8 @@ async fn a_watch_stands_again_by_its_answer_though_nothing_changes() {
 async fn an_object_that_cannot_be_read_is_told_of_and_not_in_the_way_of_others() {
     let unreadable = r#"{"type":"ADDED","object":{"metadata":7}}"#.to_owned();
     let (_, told) =
-        services(vec![watch(&[end(10), unreadable, added("b", 12)], Ends::Whole), watch(&[], Ends::Whole)]).await;
+        services(vec![watch(&[end(10), unreadable, added("b", 12)], Ends::Whole), newest(12), watch(&[], Ends::Whole)])
+            .await;
     assert!(told[1].contains("services") && told[1].contains("cannot be read"), "{told:?}");
     assert_eq!((&told[0][..], &told[2..]), ("listed", &["put b".to_owned(), "well".to_owned()][..]));
 }
