@@ -1,5 +1,6 @@
 //! Services as admission sees them: a VIP (address, protocol, port) leads to a list of backends.
 
+mod lookup;
 mod maglev;
 mod vips;
 
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub use self::lookup::Lookup;
 pub use self::vips::{SHARDS, Services, VipHash};
 use crate::affinity::Affinity;
 use crate::flow::{FlowKey, Protocol};
@@ -100,7 +102,7 @@ pub struct Backends {
     /// Those that new flows may go to: of weight 0 is none among them.
     pub endpoints: Box<[Endpoint]>,
     /// Index into `endpoints` (Maglev, sized to the endpoints); empty: all count alike and a draw names one.
-    pub lookup: Box<[u16]>,
+    pub lookup: Lookup,
     /// A draw points into `lookup`, not the flow.
     pub is_drawn: bool,
     /// Other nodes choose among others: these are near this one.
@@ -113,7 +115,7 @@ impl Backends {
     pub fn maglev(endpoints: Vec<Endpoint>) -> Self {
         let endpoints = with_weight(endpoints);
         // A single endpoint needs no table.
-        let lookup = if endpoints.len() < 2 { Box::default() } else { maglev::table(&endpoints) };
+        let lookup = if endpoints.len() < 2 { Lookup::default() } else { Lookup::from(&*maglev::table(&endpoints)) };
         Self { endpoints, lookup, is_drawn: false, is_nearby: false }
     }
 
@@ -121,7 +123,7 @@ impl Backends {
     pub fn random(endpoints: Vec<Endpoint>) -> Self {
         let endpoints = with_weight(endpoints);
         let is_even = endpoints.windows(2).all(|pair| pair[0].weight == pair[1].weight);
-        let lookup = if is_even { Box::default() } else { maglev::table(&endpoints) };
+        let lookup = if is_even { Lookup::default() } else { Lookup::from(&*maglev::table(&endpoints)) };
         Self { endpoints, lookup, is_drawn: true, is_nearby: false }
     }
 
@@ -149,7 +151,7 @@ impl Backends {
             return self.endpoints.get(scaled(random, self.endpoints.len()));
         }
         let place = self.place(flow).unwrap_or_else(|| scaled(random, self.lookup.len()));
-        self.endpoints.get(usize::from(self.lookup[place]))
+        self.endpoints.get(self.lookup.at(place))
     }
 
     /// Where in `lookup` the choice of a flow stands, if the flow decides.

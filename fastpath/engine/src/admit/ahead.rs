@@ -73,13 +73,13 @@ impl<'t> Ahead<'t> {
             },
             Next::Backends(backends) => match backends.place(self.known.flow) {
                 Some(place) => {
-                    processor.prefetch((&raw const backends.lookup[place]).cast());
+                    processor.prefetch(backends.lookup.line(place));
                     Next::Choice(backends, place)
                 }
                 None => Next::Nothing,
             },
             Next::Choice(backends, place) => {
-                if let Some(endpoint) = backends.endpoints.get(usize::from(backends.lookup[place])) {
+                if let Some(endpoint) = backends.endpoints.get(backends.lookup.at(place)) {
                     lines_of(endpoint, processor);
                 }
                 Next::Nothing

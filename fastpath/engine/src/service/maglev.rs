@@ -6,10 +6,12 @@
 //! but not how: endpoints look some places ahead (`ahead`), and the last free entries are ranked (`rank`).
 
 mod ahead;
+mod free;
 mod preference;
 mod rank;
 
 use self::ahead::Ahead;
+use self::free::Free;
 use self::preference::Preference;
 use self::rank::Left;
 use super::Endpoint;
@@ -21,7 +23,9 @@ const SIZES: &[u16] = &[251, 383, 509, 761, 1021, 1531, 2039, 3067, 4093, 8191, 
 const ENTRIES_PER_ENDPOINT: usize = 100;
 /// What an entry can name.
 const ENDPOINTS_MAX: usize = u16::MAX as usize;
-const NOBODY: u16 = u16::MAX;
+/// No more entries than this have all the tables but those of the largest Services.
+const SMALL: usize = 8192;
+const LARGE: usize = 1 << 16;
 
 /// The size for so many endpoints: a prime, so that every skip visits the whole table.
 fn size_for(endpoints: usize) -> u16 {
@@ -56,36 +60,51 @@ struct Taker {
     index: u16,
 }
 
-/// Listing 1 of the paper, with a credit by weight: with equal weights everybody takes one entry a turn.
+impl Taker {
+    /// Whether it takes an entry this time.
+    #[inline]
+    fn has_turn(&mut self, weight_max: u64) -> bool {
+        self.credit += u64::from(self.weight);
+        let has_turn = self.credit >= weight_max;
+        self.credit -= if has_turn { weight_max } else { 0 };
+        has_turn
+    }
+}
+
 fn filled(wishes: &[(Preference, u32, u16)], size: u16) -> Box<[u16]> {
-    let Some(weight_max) = wishes.iter().map(|(_, weight, _)| u64::from(*weight)).max() else {
+    if usize::from(size) <= SMALL { filled_within::<SMALL>(wishes, size) } else { filled_within::<LARGE>(wishes, size) }
+}
+
+/// Listing 1 of the paper, with a credit by weight: with equal weights everybody takes one entry a turn.
+fn filled_within<const N: usize>(wishes: &[(Preference, u32, u16)], size: u16) -> Box<[u16]> {
+    let weights = || wishes.iter().map(|(_, weight, _)| u64::from(*weight));
+    let Some(weight_max) = weights().max() else {
         return Box::default();
     };
+    let is_even = weights().all(|weight| weight == weight_max);
     let taker = |&(preference, weight, index): &(Preference, u32, u16)| {
         let ahead = Ahead::new(&preference, size);
         Taker { ahead, preference, weight, credit: 0, index }
     };
     let mut takers: Vec<Taker> = wishes.iter().map(taker).collect();
-    let mut table = vec![NOBODY; usize::from(size)].into_boxed_slice();
-    let mut free = table.len();
-    // Of so many, to rank all costs an endpoint as much as to look for one that is free.
-    let few = free.isqrt();
+    let mut table = vec![0; usize::from(size)].into_boxed_slice();
+    let mut free = Free::<N>::all(size);
+    // Of so many, to rank all costs an endpoint about as much as to look for one that is free.
+    let few = (free.count() / 2).isqrt();
     let mut left = None;
     loop {
         for taker in &mut takers {
-            taker.credit += u64::from(taker.weight);
-            if taker.credit < weight_max {
+            if !is_even && !taker.has_turn(weight_max) {
                 continue;
             }
-            taker.credit -= weight_max;
-            let entry = if free > few {
-                taker.ahead.next(&table, free)
+            let entry = if free.count() > few {
+                taker.ahead.next(&free)
             } else {
-                left.get_or_insert_with(|| Left::of(&table)).take(&taker.preference)
+                left.get_or_insert_with(|| Left::of(&free, size)).take(&taker.preference)
             };
             table[usize::from(entry)] = taker.index;
-            free -= 1;
-            if free == 0 {
+            free.take(entry);
+            if free.count() == 0 {
                 return table;
             }
         }

@@ -1,15 +1,17 @@
 //! An endpoint's next free entries, looked for in one go. One place after the other would be a branch at each that nobody
 //! can predict, and a wait for the place before.
 
-use super::NOBODY;
+use std::hint::select_unpredictable;
+
+use super::free::Free;
 use super::preference::{Preference, advanced};
 
 /// Places that are looked at side by side: a vector of them.
 const LANES: usize = 8;
 /// Looks at a time: the more, the more of what was free is taken when its turn comes. Of a table that is half full already
 /// more are needed to find any.
-const LOOKS: usize = 2;
-const LOOKS_MAX: usize = 4;
+const LOOKS: usize = 4;
+const LOOKS_MAX: usize = 8;
 
 pub(super) struct Ahead {
     /// The places that come next in the permutation.
@@ -36,28 +38,31 @@ impl Ahead {
         Self { places, stride, size, found: [0; _], at: 0, len: 0 }
     }
 
-    /// The next entry of the permutation that nobody has in `table`, of which so many are free: one at least.
+    /// The next free entry of the permutation. There is one.
     #[inline]
-    pub fn next(&mut self, table: &[u16], free: usize) -> u16 {
+    pub fn next<const N: usize>(&mut self, free: &Free<N>) -> u16 {
         loop {
+            // Two at a time: that one was taken since it was found nobody can predict, that both were seldom happens.
             while self.at < self.len {
-                let entry = self.found[self.at];
-                self.at += 1;
-                if table[usize::from(entry)] == NOBODY {
-                    return entry;
+                let [first, second] = [self.at, self.at + 1].map(|at| self.found[at % (LANES * LOOKS_MAX)]);
+                let is_first = free.has(first);
+                let is_second = free.has(second) & usize::from(self.at + 1 < self.len);
+                self.at += 2 - is_first;
+                if is_first | is_second == 1 {
+                    return select_unpredictable(is_first == 1, first, second);
                 }
             }
-            self.look(table, if 2 * free > table.len() { LOOKS } else { LOOKS_MAX });
+            self.look(free, if 2 * free.count() > usize::from(self.size) { LOOKS } else { LOOKS_MAX });
         }
     }
 
     #[inline]
-    fn look(&mut self, table: &[u16], looks: usize) {
+    fn look<const N: usize>(&mut self, free: &Free<N>, looks: usize) {
         let mut len = 0;
         for _ in 0..looks {
             for place in self.places {
                 self.found[len % (LANES * LOOKS_MAX)] = place;
-                len += usize::from(table[usize::from(place)] == NOBODY);
+                len += free.has(place);
             }
             self.places = self.places.map(|place| advanced(place, self.stride, self.size));
         }

@@ -1,7 +1,7 @@
 //! The last free entries, each of which an endpoint would come to after the size divided by their number of places: all are
 //! asked where they stand in its permutation, and the first has it.
 
-use super::NOBODY;
+use super::free::Free;
 use super::preference::Preference;
 
 pub(super) struct Left {
@@ -11,9 +11,9 @@ pub(super) struct Left {
 }
 
 impl Left {
-    pub fn of(table: &[u16]) -> Self {
-        let free = (0..).zip(table).filter(|(_, of)| **of == NOBODY).map(|(entry, _)| entry);
-        Self { entries: free.collect(), size: table.len() as u16 }
+    /// Of a table of so many entries.
+    pub fn of<const N: usize>(free: &Free<N>, size: u16) -> Self {
+        Self { entries: free.iter().collect(), size }
     }
 
     /// Takes the entry that the permutation comes to first. There is one.

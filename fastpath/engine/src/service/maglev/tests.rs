@@ -9,6 +9,8 @@ fn permutation(Preference { offset, skip }: Preference, size: u16) -> impl Itera
     (0..size).map(move |nth| ((offset + nth * skip) % size) as u16)
 }
 
+const NOBODY: u16 = u16::MAX;
+
 /// Listing 1 of the paper as it stands there, but for the credits.
 fn plain(wishes: &[(Preference, u32, u16)], size: u16) -> Vec<u16> {
     let mut table = vec![NOBODY; usize::from(size)];
