@@ -126,16 +126,17 @@ pub fn compile(
     let dirty = compiled.dirty_services(model, around);
     let changes = compiled.compile_services(model, &dirty, &before.services);
     touched.extend(changes.keys().filter(|key| !is_port_only(&before, &changes, key)).map(|key| key.address));
-    if !changes.is_empty() {
-        tables.services = before.services.with_changes(changes.iter().map(|(key, vip)| (*key, vip.clone())));
-    }
     compiled.claim_ports(&before, &changes);
+    let is_changed = !changes.is_empty();
+    if is_changed {
+        tables.services = before.services.with_changes(changes);
+    }
     compiled.claim_addresses(&tables, touched);
     compiled.refusals =
         compiled.state.part.refusals.iter().chain(compiled.state.refused.values().flatten()).cloned().collect();
     compiled.state.revision = model.revision();
 
-    let is_same = !everything && changes.is_empty() && same_parts(&tables, &before);
+    let is_same = !everything && !is_changed && same_parts(&tables, &before);
     if !is_same {
         tables.generation = before.generation + 1;
         compiled.tables = Arc::new(tables);
