@@ -19,7 +19,7 @@ use crate::wire::{Packet, ethernet};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     hash: u32,
-    /// Where its flow seems to stand.
+    /// Where its flow seems to stand; before step 2, the first bucket of its hash.
     entry: u32,
     /// Where the packet ends in its frame.
     end: u16,

@@ -100,7 +100,7 @@ fn filled_within<const N: usize>(wishes: &[(Preference, u32, u16)], size: u16) -
             let entry = if free.count() > few {
                 taker.ahead.next(&free)
             } else {
-                left.get_or_insert_with(|| Left::of(&free, size)).take(&taker.preference)
+                left.get_or_insert_with(|| Left::of(&free)).take(&taker.preference)
             };
             table[usize::from(entry)] = taker.index;
             free.take(entry);

@@ -27,6 +27,11 @@ impl<const N: usize> Free<N> {
         self.count -= 1;
     }
 
+    /// Of the table.
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+
     #[inline]
     pub fn count(&self) -> usize {
         self.count

@@ -11,9 +11,8 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// Of a table of so many entries.
-    pub fn of<const N: usize>(free: &Free<N>, size: u16) -> Self {
-        Self { entries: free.iter().collect(), size }
+    pub fn of<const N: usize>(free: &Free<N>) -> Self {
+        Self { entries: free.iter().collect(), size: free.size() }
     }
 
     /// Takes the entry that the permutation comes to first. There is one.
